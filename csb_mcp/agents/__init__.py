@@ -1,0 +1,1 @@
+"""What can live in a sandbox, one file each."""

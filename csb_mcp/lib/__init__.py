@@ -1,0 +1,1 @@
+"""Leaves on the standard library that know nothing of csb-mcp."""

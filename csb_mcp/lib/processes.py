@@ -1,0 +1,130 @@
+"""Hold, watch and end processes by pidfd: never by name, never a recycled pid."""
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import struct
+from pathlib import Path
+
+
+def start_time(pid: int) -> int | None:
+    """Start time of ``pid`` in clock ticks since boot (proc(5), field 22); None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def boot_id() -> str:
+    """Names this boot of the machine; pids and start times mean nothing across two of them."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def children(pid: int) -> list[int]:
+    """Direct children of ``pid``, all threads' (CONFIG_PROC_CHILDREN); empty if it is gone."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    except OSError:
+        pass
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below ``pid``, parents before their children."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        below = children(queue.pop())
+        found += below
+        queue += below
+    return found
+
+
+def peer_pid(path: Path) -> int:
+    """Pid of the process that listens on the Unix socket ``path`` (SO_PEERCRED, unix(7)).
+
+    Raises OSError if nobody does.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        connection.connect(str(path))
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid
+
+
+class ProcessHandle:
+    """A pidfd. It names this process and no other, also after the pid was given to somebody else.
+
+    The owner closes it. Raises ProcessLookupError on creation if ``pid`` is gone.
+    """
+
+    __slots__ = ("_fd", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def alive(self) -> bool:
+        """It has not ended (a zombie has)."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return not poll.poll(0)
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """Signal it; nothing happens if it has ended."""
+        try:
+            signal.pidfd_send_signal(self._fd, signum)
+        except ProcessLookupError:
+            pass
+
+    async def wait(self) -> None:
+        """Wait until it has ended."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        fd = os.dup(self._fd)  # two waiters may wait on one handle; a loop knows a number once
+        loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+        try:
+            await ended
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def hold(pids: list[int]) -> list[ProcessHandle]:
+    """Handles of those of ``pids`` that still live."""
+    handles: list[ProcessHandle] = []
+    for pid in pids:
+        try:
+            handles.append(ProcessHandle(pid))
+        except ProcessLookupError:
+            continue
+    return handles
+
+
+async def end_all(handles: list[ProcessHandle], deadline: float) -> None:
+    """Wait for all to end; at ``deadline`` (loop time) SIGKILL those left and wait for them.
+
+    A process in uninterruptible sleep may outlast even that; after five more seconds it is left.
+    """
+    loop = asyncio.get_running_loop()
+    waiting = {loop.create_task(handle.wait()) for handle in handles}
+    if not waiting:
+        return
+    _, waiting = await asyncio.wait(waiting, timeout=max(0.0, deadline - loop.time()))
+    if waiting:
+        for handle in handles:
+            handle.kill()
+        _, waiting = await asyncio.wait(waiting, timeout=5.0)
+    for task in waiting:
+        task.cancel()

@@ -1,0 +1,1 @@
+"""Faces: each translates one protocol to the service."""
