@@ -1,0 +1,5 @@
+"""The command: serve, stdio, doctor."""
+
+
+def main() -> None:
+    """Run the command."""

@@ -1,0 +1,195 @@
+"""One parser for all settings: a TOML file, then the environment, then flags; the last one wins.
+
+The file is ``$XDG_CONFIG_HOME/csb-mcp/config.toml`` (root: ``/etc/csb-mcp/config.toml``), or what
+``--config`` or ``CSB_MCP_CONFIG`` names. A setting ``create_timeout`` is ``create_timeout`` in the
+file, ``CSB_MCP_CREATE_TIMEOUT`` in the environment and ``--create-timeout`` as a flag; lists are
+separated by ``:`` in the environment and in flags.
+"""
+
+import os
+import pwd
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from csb_mcp.errors import HostUnable, InvalidInput
+from csb_mcp.lib.units import parse_duration
+
+PREFIX = "CSB_MCP_"
+NETWORKS = ("none", "allowlist", "full", "host")  # from the narrowest to the widest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, resolved. Paths are absolute; durations are seconds.
+
+    ``project_roots``: sandboxes work on folders below one of these only. ``max_network``: the widest
+    network mode that may be asked for. ``run_as``: account for payloads of a daemon that root runs,
+    where no better one is known. ``uid_base``: first of the uids that a root daemon gives to
+    sandboxes of their own. ``create_timeout``: how long a create may take before it is rolled back.
+    ``stop_timeout``: how long a stop waits for processes to end by themselves. ``idle_exit``: a
+    daemon that was started by ``csb-mcp stdio`` ends after so long without sandboxes and clients.
+    ``bwrap`` ...: absolute paths of programs, where they are not to be looked for in the usual
+    places.
+    """
+
+    state_dir: Path
+    runtime_dir: Path
+    config_file: Path
+    project_roots: tuple[Path, ...]
+    max_network: str = "full"
+    run_as: str | None = None
+    uid_base: int = 1_900_000_000
+    create_timeout: float = 30.0
+    stop_timeout: float = 2.0
+    idle_exit: float = 600.0
+    bwrap: Path | None = None
+    tmux: Path | None = None
+    xvfb: Path | None = None
+    chromium: Path | None = None
+
+    @property
+    def mcp_socket(self) -> Path:
+        """Where the daemon answers MCP."""
+        return self.runtime_dir / "daemon" / "mcp.sock"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one daemon of this state folder."""
+        return self.state_dir / "daemon.lock"
+
+
+def load_settings(
+    flags: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from file, environment and ``flags`` (setting name to text).
+
+    Raises InvalidInput, naming the setting and where it stood; HostUnable if there is no place for
+    the runtime folder.
+    """
+    env = os.environ if environ is None else environ
+    named = dict(flags or {})
+    path = _config_file(named.pop("config", None), env)
+    values: dict[str, Any] = _defaults(env) | {"config_file": path}
+    for source, found in (
+        (str(path), _read_file(path)),
+        ("environment", _read_environment(env)),
+        ("flags", named),
+    ):
+        for key, value in found.items():
+            values[key] = _convert(key, value, source)
+    return Settings(**values)
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+
+
+def _config_file(named: str | None, env: Mapping[str, str]) -> Path:
+    chosen = named or env.get(PREFIX + "CONFIG")
+    if chosen:
+        path = Path(chosen).absolute()
+        if not path.is_file():
+            raise InvalidInput(f"{path} is not a file", field="config")
+        return path
+    if os.getuid() == 0:
+        return Path("/etc/csb-mcp/config.toml")
+    base = env.get("XDG_CONFIG_HOME") or _home(env) / ".config"
+    return Path(base) / "csb-mcp/config.toml"
+
+
+def _defaults(env: Mapping[str, str]) -> dict[str, Any]:
+    home, root = _home(env), os.getuid() == 0
+    state = Path(env.get("XDG_STATE_HOME") or home / ".local/state") / "csb-mcp"
+    return {
+        "state_dir": Path("/var/lib/csb-mcp") if root else state,
+        "runtime_dir": _runtime_dir(env, root=root),
+        "project_roots": (home,),
+    }
+
+
+def _runtime_dir(env: Mapping[str, str], *, root: bool) -> Path:
+    if root:
+        return Path("/run/csb-mcp")
+    if env.get("XDG_RUNTIME_DIR"):
+        return Path(env["XDG_RUNTIME_DIR"]) / "csb-mcp"
+    # No login session (ssh without pam_systemd, containers): a folder of ours on tmpfs. The daemon
+    # checks its owner and mode before it uses it.
+    return Path(f"/dev/shm/csb-mcp-{os.getuid()}")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise HostUnable(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: {error}", field="config") from error
+
+
+def _read_environment(env: Mapping[str, str]) -> dict[str, str]:
+    found = {k[len(PREFIX) :].lower(): v for k, v in env.items() if k.startswith(PREFIX)}
+    found.pop("config", None)
+    return found
+
+
+def _convert(key: str, value: object, source: str) -> object:
+    if key not in _CONVERTERS:
+        raise InvalidInput("no such setting", field=f"{source}: {key}", choices=sorted(_CONVERTERS))
+    try:
+        return _CONVERTERS[key](value)
+    except ValueError as error:
+        raise InvalidInput(str(error), field=f"{source}: {key}") from error
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a path")
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise ValueError(f"{value} is not an absolute path")
+    return path
+
+
+def _paths(value: object) -> tuple[Path, ...]:
+    parts = value.split(":") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts:
+        raise ValueError("must be a list of absolute paths")
+    return tuple(_path(part) for part in parts)  # pyright: ignore[reportUnknownVariableType] TOML
+
+
+def _network(value: object) -> str:
+    if value not in NETWORKS:
+        raise ValueError("must be one of " + ", ".join(NETWORKS))
+    return str(value)
+
+
+def _whole(value: object) -> int:
+    number = int(str(value))
+    if number < 1:
+        raise ValueError(f"{value} is not a positive number")
+    return number
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a non-empty string")
+    return value
+
+
+_CONVERTERS: dict[str, Callable[[object], object]] = {
+    "max_network": _network,
+    "run_as": _text,
+    "uid_base": _whole,
+    "project_roots": _paths,
+    **dict.fromkeys(("create_timeout", "stop_timeout", "idle_exit"), parse_duration),
+    **dict.fromkeys(("state_dir", "runtime_dir", "bwrap", "tmux", "xvfb", "chromium"), _path),
+}
+SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)
+"""Names of all settings, in the order in which they are documented."""
