@@ -1,0 +1,180 @@
+"""The launcher scripts: composed from shipped text, installed where a sandbox's uid can read them.
+
+A launcher is a preamble of variables for this host, ``common.sh`` and its own body, joined byte for
+byte. They go to a folder named by a digest of all that went in, made whole by one rename: running
+sandboxes keep the version they were started with, and a second install changes nothing.
+"""
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import csb_mcp
+from csb_mcp.config import Settings
+from csb_mcp.errors import HostUnable
+from csb_mcp.model import Problem
+
+CONTRACT = "1"
+"""Version of the launchers' command line; a launcher prints its own on ``--contract``."""
+
+TRUSTED = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/bin"))
+"""Where programs are looked for; PATH never is."""
+
+_SCRIPTS = ("bubblewrap", "display")
+_CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_WRAPPERS = tuple(f"share/bin/{name}" for name in _CHROMIUM_NAMES)
+_PROGRAMS = (*_SCRIPTS, *_WRAPPERS)
+_FILTER = "filter.bpf"
+_PACKAGES = {
+    "bwrap": "bubblewrap",
+    "bash": "bash",
+    "env": "coreutils",
+    "mkdir": "coreutils",
+    "setpriv": "util-linux",
+    "script": "bsdutils (Debian), util-linux-script (Fedora)",
+    "setsid": "util-linux",
+}
+
+
+def find_tool(name: str, configured: Path | None = None) -> Path | None:
+    """Absolute path of a program: ``configured``, else in one of the TRUSTED folders.
+
+    None if it is not there, or if somebody else than root and us could replace it.
+    """
+    for path in [configured] if configured else [folder / name for folder in TRUSTED]:
+        if _trusted(path):
+            return path
+    return None
+
+
+def _trusted(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    replaceable = found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH
+    return stat.S_ISREG(found.st_mode) and os.access(path, os.X_OK) and not replaceable
+
+
+def sources() -> Path:
+    """Folder of the shipped texts: package data in a wheel, ``nix/backends`` in a checkout."""
+    package = Path(csb_mcp.__file__).parent
+    shipped = package / "_backends"
+    return shipped if shipped.is_dir() else package.parent / "nix" / "backends"
+
+
+class Launchers:
+    """The installed launchers. ``folder`` is ours; its parents need not be open to sandboxes.
+
+    Raises HostUnable if the shipped texts are not where they belong.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._folder = folder
+        self._tools = _find_tools(settings)
+        try:
+            self._texts = _read_texts()
+        except OSError as error:
+            why = f"{error.filename} cannot be read: {error.strerror}"
+            raise HostUnable(why, hint="install csb-mcp again") from error
+        parts = [repr(self._tools), *(f"{name}{text!r}" for name, text in self._texts.items())]
+        self._home = folder / hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """What a sandbox's tree must be able to read, besides the host's own programs."""
+        return self._folder
+
+    def path(self, name: str) -> Path:
+        """The installed launcher ``name`` (``bubblewrap``, ``display``)."""
+        return self._home / name
+
+    def problems(self) -> Sequence[Problem]:
+        """Programs and files that launchers need and this host lacks."""
+        places = ", ".join(map(str, TRUSTED))
+        found = [
+            Problem(name, f"{name} is not in {places}", f"install the package {package}")
+            for name, package in _PACKAGES.items()
+            if not self._tools[name]
+        ]
+        if _FILTER not in self._texts:
+            why = f"no system call filter is shipped for {platform.machine()}"
+            found.append(Problem("seccomp", why, "use an x86_64 or aarch64 machine"))
+        return found
+
+    def install(self) -> None:
+        """Write all files, unless this very set is there. Atomic: a reader sees all or nothing.
+
+        Raises HostUnable if the folder cannot be written.
+        """
+        if self._home.is_dir():
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o755)
+            self._write()
+        except OSError as error:
+            why = f"{self._folder} cannot be written: {error.strerror}"
+            raise HostUnable(why, hint="set runtime_dir to a folder of yours on tmpfs") from error
+
+    def _write(self) -> None:
+        draft = Path(tempfile.mkdtemp(prefix=".new", dir=self._folder))
+        try:
+            preamble = self._preamble()
+            for name, text in self._texts.items():
+                runs = name in _PROGRAMS
+                path = draft / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(preamble + text if runs else text)
+                path.chmod(0o555 if runs else 0o444)
+            for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
+                folder.chmod(0o755)
+            draft.rename(self._home)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            if not self._home.is_dir():  # else another process was faster, with the same files
+                raise
+
+    def _preamble(self) -> bytes:
+        values = {
+            "CONTRACT": CONTRACT,
+            "LAYOUT": "fhs",
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "SHARE": self._home / "share",
+            "BPF": self._home / _FILTER,
+        } | {name.upper(): path or "" for name, path in self._tools.items()}
+        lines = [f"CSB_{name}={shlex.quote(str(value))}" for name, value in values.items()]
+        # -p: no functions and no BASH_ENV from a caller's environment.
+        start = [f"#!{self._tools['bash']} -p", "set -euo pipefail", *lines, ""]
+        return "\n".join(start).encode()
+
+
+def _find_tools(settings: Settings) -> dict[str, Path | None]:
+    tools = {name: find_tool(name) for name in _PACKAGES}
+    tools["bwrap"] = find_tool("bwrap", settings.bwrap)
+    tools["xvfb"] = find_tool("Xvfb", settings.xvfb)
+    browsers = (find_tool(name, settings.chromium) for name in _CHROMIUM_NAMES)
+    tools["chromium"] = next(filter(None, browsers), None)
+    return tools
+
+
+def _read_texts() -> dict[str, bytes]:
+    """Relative path of each installed file to its text, without the preamble."""
+    here = sources()
+    common = (here / "common.sh").read_bytes()
+    texts = {
+        name: common + (here / f"{name}.sh").read_bytes()
+        for name in _SCRIPTS
+        if (here / f"{name}.sh").is_file()
+    }
+    texts["share/helper.sh"] = (here / "helper.sh").read_bytes()
+    texts["share/chromium-policy.json"] = (here / "chromium-policy.json").read_bytes()
+    texts |= dict.fromkeys(_WRAPPERS, (here / "chromium.sh").read_bytes())
+    bpf = here / "seccomp" / f"{platform.machine()}.bpf"
+    return texts | ({_FILTER: bpf.read_bytes()} if bpf.is_file() else {})
