@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from csb_mcp.errors import HostUnable, InvalidInput
 from csb_mcp.lib.units import parse_duration
@@ -25,14 +25,14 @@ NETWORKS = ("none", "allowlist", "full", "host")  # from the narrowest to the wi
 class Settings:
     """All settings, resolved. Paths are absolute; durations are seconds.
 
-    ``project_roots``: sandboxes work on folders below one of these only. ``max_network``: the widest
-    network mode that may be asked for. ``run_as``: account for payloads of a daemon that root runs,
-    where no better one is known. ``uid_base``: first of the uids that a root daemon gives to
-    sandboxes of their own. ``create_timeout``: how long a create may take before it is rolled back.
-    ``stop_timeout``: how long a stop waits for processes to end by themselves. ``idle_exit``: a
-    daemon that was started by ``csb-mcp stdio`` ends after so long without sandboxes and clients.
-    ``bwrap`` ...: absolute paths of programs, where they are not to be looked for in the usual
-    places.
+    ``project_roots``: sandboxes work on folders below one of these only. ``max_network``: the
+    widest network mode that may be asked for. ``run_as``: account for payloads of a daemon that
+    root runs, where no better one is known. ``uid_base``: first of the uids that a root daemon
+    gives to sandboxes of their own. ``create_timeout``: how long a create may take before it is
+    rolled back. ``stop_timeout``: how long a stop waits for processes to end by themselves.
+    ``idle_exit``: a daemon that was started by ``csb-mcp stdio`` ends after so long without
+    sandboxes and clients. ``bwrap`` ...: absolute paths of programs, where they are not to be
+    looked for in the usual places.
     """
 
     state_dir: Path
@@ -161,7 +161,7 @@ def _paths(value: object) -> tuple[Path, ...]:
     parts = value.split(":") if isinstance(value, str) else value
     if not isinstance(parts, list) or not parts:
         raise ValueError("must be a list of absolute paths")
-    return tuple(_path(part) for part in parts)  # pyright: ignore[reportUnknownVariableType] TOML
+    return tuple(_path(part) for part in cast("list[object]", parts))
 
 
 def _network(value: object) -> str:

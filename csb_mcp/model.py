@@ -27,8 +27,8 @@ __all__ = [
     "Limits",
     "Match",
     "Metrics",
-    "Problem",
     "PortOpen",
+    "Problem",
     "Region",
     "Rows",
     "Sandbox",
@@ -171,7 +171,7 @@ class Folders:
 
     @property
     def framebuffer(self) -> Path:
-        """Folder that Xvfb's -fbdir writes ``Xvfb_screen0`` (XWD) into; never seen by the payload."""
+        """Folder of Xvfb's -fbdir, with ``Xvfb_screen0`` (XWD); never seen by the payload."""
         return self.runtime / "fb"
 
     @property
@@ -181,7 +181,7 @@ class Folders:
 
     @property
     def display_ready(self) -> Path:
-        """FIFO that Xvfb's -displayfd writes ``0\\n`` into."""
+        """FIFO that Xvfb's -displayfd writes its number and a newline into."""
         return self.runtime / "display.fifo"
 
     @property
@@ -422,7 +422,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class WaitResult:
-    """``satisfied`` is False if the timeout passed first. ``cursors``: next cursor by sandbox id."""
+    """``satisfied`` is False if the timeout passed first. ``cursors``: the next, by sandbox id."""
 
     satisfied: bool
     matches: tuple[Match, ...]

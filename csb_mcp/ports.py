@@ -1,7 +1,7 @@
 """The contracts between the rooms. Implementations are terse; what they owe is written here.
 
-Everything is asynchronous unless it is a plain look at memory. Every wait has a deadline. All methods
-may raise :class:`~csb_mcp.errors.CsbError` subclasses only; anything else is a defect.
+Everything is asynchronous unless it is a plain look at memory. Every wait has a deadline. All
+methods may raise :class:`~csb_mcp.errors.CsbError` subclasses only; anything else is a defect.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -90,7 +90,7 @@ class Backend(Protocol):
         ...
 
     def problems(self) -> Sequence[Problem]:
-        """What this host lacks for it; empty if sandboxes can be made. May start short processes."""
+        """What this host lacks for it; empty if sandboxes can be made. May start processes."""
         ...
 
     def choose_uid(self, project: Path, taken: Collection[int]) -> int:
@@ -127,7 +127,7 @@ class Display(Protocol):
 
     @property
     def damage(self) -> Pulse:
-        """Beats soon after something was drawn. May beat without a change; after a beat, capture."""
+        """Beats soon after something was drawn, perhaps without a change: after a beat, capture."""
         ...
 
     async def capture(self) -> Frame:
@@ -137,9 +137,7 @@ class Display(Protocol):
         """
         ...
 
-    async def encode(
-        self, frame: Frame, region: Region, *, max_width: int, format: str
-    ) -> Image:
+    async def encode(self, frame: Frame, region: Region, *, max_width: int, format: str) -> Image:
         """``region`` of ``frame`` as ``png``, ``jpeg`` or ``webp`` (lossless), at most so wide."""
         ...
 
@@ -191,7 +189,7 @@ class Terminal(Protocol):
         ...
 
     async def send(self, text: str | None, keys: Sequence[str], *, paste: bool = False) -> None:
-        """Type ``text`` literally, then press ``keys`` (tmux key names: ``Enter``, ``C-c``, ``F5``).
+        """Type ``text`` literally, then press ``keys`` (tmux names: ``Enter``, ``C-c``, ``F5``).
 
         ``paste`` wraps the text as a bracketed paste if the program asked for that. All names are
         checked before anything is sent. Raises InvalidInput (unknown key name, with suggestions),
@@ -251,6 +249,40 @@ class Terminals(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Makes, fills and removes the folders of sandboxes, and what is kept in them after the end."""
+
+    def folders(self, sandbox_id: str) -> Folders:
+        """Where that sandbox lies. A plain computation."""
+        ...
+
+    async def make(self, folders: Folders, uid: int) -> None:
+        """Make both folders, 0700, owned by ``uid``. Raises HostUnable (full, forbidden)."""
+        ...
+
+    async def keep_last(
+        self, folders: Folders, *, terminal: str | None, screen: bytes | None
+    ) -> None:
+        """Keep the last terminal and the last screen (PNG), as far as there are any."""
+        ...
+
+    async def last_terminal(self, folders: Folders) -> str:
+        """What was kept, else empty."""
+        ...
+
+    async def last_screen(self, folders: Folders) -> bytes | None:
+        """What was kept (PNG), else None."""
+        ...
+
+    async def remove_runtime(self, folders: Folders) -> None:
+        """Remove the runtime folder. Idempotent."""
+        ...
+
+    async def remove(self, folders: Folders) -> None:
+        """Remove both, whatever a payload made of them. Idempotent. Raises HostUnable."""
+        ...
+
+
 class Meter(Protocol):
     """Measures."""
 
@@ -264,7 +296,7 @@ class Meter(Protocol):
 
 
 class Store(Protocol):
-    """Records and events on disk. Every method returns after the data is durable against SIGKILL."""
+    """Records and events on disk. Every method returns after the data outlives a SIGKILL."""
 
     async def insert(self, sandbox: Sandbox) -> None:
         """Add a record. Raises Conflict if its name is taken by a sandbox that has not ended."""
@@ -288,6 +320,10 @@ class Store(Protocol):
 
     async def events(self, after: int, sandbox: str | None = None) -> list[Event]:
         """Events with a greater sequence number, oldest first."""
+        ...
+
+    async def last_event(self) -> int:
+        """The greatest sequence number ever given, 0 if none."""
         ...
 
     async def close(self) -> None:

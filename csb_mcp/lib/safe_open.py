@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def _openat2(dir_fd: int, path: str, flags: int, resolve: int) -> int:
 
 
 @contextmanager
-def _folder(root: int | str | os.PathLike[str]) -> Iterator[int]:
+def _folder(root: int | str | os.PathLike[str]) -> Generator[int]:
     if isinstance(root, int):
         yield root
         return

@@ -1,0 +1,239 @@
+"""Records and events in SQLite (WAL): one writer thread, so the event loop never waits for a disk.
+
+A store that cannot be read, or that a newer version wrote, is refused before anything is touched:
+a daemon that took it for empty would reap, or forget, sandboxes that live.
+"""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from csb_mcp.errors import Conflict, StoreUnusable
+from csb_mcp.model import (
+    AgentState,
+    Event,
+    Geometry,
+    Limits,
+    Sandbox,
+    SandboxSpec,
+    SandboxState,
+)
+
+_VERSION = 1
+_APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
+_SCHEMA = """
+create table sandboxes (
+    id text primary key, name text unique, created_at real not null, record text not null
+) strict;
+create table events (
+    sequence integer primary key autoincrement, time real not null, sandbox text not null,
+    kind text not null, data text not null
+) strict;
+create index events_of_sandbox on events (sandbox, sequence);
+"""
+_T = TypeVar("_T")
+
+
+class SqliteStore:
+    """The :class:`~csb_mcp.ports.Store` in one file. Made by :meth:`open`; the caller closes it."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._thread = thread
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Open or make the store. Raises StoreUnusable; nothing is changed then."""
+        thread = ThreadPoolExecutor(1, "store")
+        try:
+            connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, path)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(connection, thread)
+
+    async def insert(self, sandbox: Sandbox) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        await self._run(lambda db: _insert(db, sandbox))
+
+    async def update(self, sandbox: Sandbox) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        row = (sandbox.name, _dump(sandbox), sandbox.id)
+        await self._run(
+            lambda db: db.execute("update sandboxes set name=?, record=? where id=?", row)
+        )
+
+    async def delete(self, sandbox_id: str) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+
+        def both(db: sqlite3.Connection) -> None:
+            db.execute("delete from events where sandbox=?", (sandbox_id,))
+            db.execute("delete from sandboxes where id=?", (sandbox_id,))
+
+        await self._run(both)
+
+    async def all(self) -> list[Sandbox]:
+        """See :class:`~csb_mcp.ports.Store`. Raises StoreUnusable if a record cannot be read."""
+        query = "select record from sandboxes order by created_at, id"
+        rows = await self._run(lambda db: db.execute(query).fetchall())
+        return [_load(row[0]) for row in rows]
+
+    async def append_event(self, sandbox: str, kind: str, data: Mapping[str, str]) -> Event:
+        """See :class:`~csb_mcp.ports.Store`."""
+        now = time.time()
+        row = (now, sandbox, kind, json.dumps(dict(data)))
+        insert = "insert into events (time, sandbox, kind, data) values (?,?,?,?)"
+        sequence = await self._run(lambda db: db.execute(insert, row).lastrowid)
+        return Event(sequence=sequence or 0, time=now, sandbox=sandbox, kind=kind, data=data)
+
+    async def events(self, after: int, sandbox: str | None = None) -> list[Event]:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = (
+            "select sequence, time, sandbox, kind, data from events"
+            " where sequence > ?1 and (?2 is null or sandbox = ?2) order by sequence"
+        )
+        rows = await self._run(lambda db: db.execute(query, (after, sandbox)).fetchall())
+        return [
+            Event(sequence=r[0], time=r[1], sandbox=r[2], kind=r[3], data=json.loads(r[4]))
+            for r in rows
+        ]
+
+    async def last_event(self) -> int:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = "select coalesce(max(seq), 0) from sqlite_sequence where name='events'"
+        return await self._run(lambda db: db.execute(query).fetchone()[0])
+
+    async def close(self) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        await asyncio.to_thread(self._thread.shutdown, wait=True)
+        self._connection.close()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        def transaction() -> _T:
+            with self._connection:
+                return work(self._connection)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+        except sqlite3.Error as error:
+            raise StoreUnusable(
+                f"the store did not take it: {error}", hint="is the disk of the state folder full?"
+            ) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
+    except sqlite3.Error as error:
+        raise _unusable(path, str(error)) from error
+    try:
+        _check(connection, path)
+        connection.execute("pragma journal_mode=wal")
+        # A SIGKILL of ours cannot lose what the kernel has; only a power cut could, and then the
+        # sandboxes are gone as well. So no fsync on every commit.
+        connection.execute("pragma synchronous=normal")
+    except sqlite3.Error as error:
+        connection.close()
+        raise _unusable(path, str(error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    path.chmod(0o600)
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    version: int = connection.execute("pragma user_version").fetchone()[0]
+    application: int = connection.execute("pragma application_id").fetchone()[0]
+    tables: int = connection.execute("select count(*) from sqlite_schema").fetchone()[0]
+    if (version, application, tables) == (0, 0, 0):
+        connection.executescript(
+            f"begin; {_SCHEMA} pragma user_version={_VERSION};"
+            f" pragma application_id={_APPLICATION}; commit;"
+        )
+    elif application != _APPLICATION:
+        raise _unusable(path, "it is another program's database")
+    elif version > _VERSION:
+        raise _unusable(path, f"a newer csb-mcp wrote it (its version {version}, ours {_VERSION})")
+
+
+def _unusable(path: Path, why: str) -> StoreUnusable:
+    return StoreUnusable(
+        f"{path} cannot be used: {why}",
+        hint="nothing was changed; use the version that wrote it, or move the file away",
+    )
+
+
+def _insert(db: sqlite3.Connection, sandbox: Sandbox) -> None:
+    row = (sandbox.id, sandbox.name, sandbox.created_at, _dump(sandbox))
+    try:
+        db.execute("insert into sandboxes (id, name, created_at, record) values (?,?,?,?)", row)
+    except sqlite3.IntegrityError as error:
+        raise Conflict(
+            f"there is a sandbox named {sandbox.name!r} already",
+            field="name",
+            hint="choose another name, or delete that sandbox",
+        ) from error
+
+
+def _dump(sandbox: Sandbox) -> str:
+    spec = sandbox.spec
+    return json.dumps(
+        {
+            "id": sandbox.id,
+            "name": sandbox.name,
+            "state": sandbox.state,
+            "agent_state": sandbox.agent_state,
+            "uid": sandbox.uid,
+            "created_at": sandbox.created_at,
+            "ended_at": sandbox.ended_at,
+            "reason": sandbox.reason,
+            "exit_status": sandbox.exit_status,
+            "attach": sandbox.attach,
+            "limits": {
+                "asked": dict(sandbox.limits.asked),
+                "enforced_by": dict(sandbox.limits.enforced_by),
+            },
+            "spec": {
+                "project_dir": str(spec.project_dir),
+                "name": spec.name,
+                "backend": spec.backend,
+                "agent": spec.agent,
+                "command": list(spec.command),
+                "network": spec.network,
+                "workspace": spec.workspace,
+                "geometry": [spec.geometry.width, spec.geometry.height],
+                "gl": spec.gl,
+                "ttl": spec.ttl,
+                # env may hold secrets and is of no use after the start: it is not kept.
+            },
+        }
+    )
+
+
+def _load(text: str) -> Sandbox:
+    try:
+        data: dict[str, Any] = json.loads(text)
+        spec: dict[str, Any] = data.pop("spec")
+        return Sandbox(
+            spec=SandboxSpec(
+                project_dir=Path(spec.pop("project_dir")),
+                command=tuple(spec.pop("command")),
+                geometry=Geometry(*spec.pop("geometry")),
+                **spec,
+            ),
+            state=SandboxState(data.pop("state")),
+            agent_state=AgentState(data.pop("agent_state")),
+            limits=Limits(**data.pop("limits")),
+            **data,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreUnusable(
+            f"a record in the store cannot be read: {error}",
+            hint="nothing was changed; use the version of csb-mcp that wrote it",
+        ) from error

@@ -1,0 +1,125 @@
+"""One attempt to bring a sandbox up: its stages, what it has made so far, and how to undo that."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+from csb_mcp.errors import CreateFailed, CsbError
+from csb_mcp.model import Folders, Sandbox
+from csb_mcp.ports import Backend, Display, Displays, Helper, Keeper, Terminal, Terminals
+from csb_mcp.service.policy import Project
+from csb_mcp.service.registry import Live
+
+_UNDO_SECONDS = 10.0
+_KILL_SECONDS = 0.5
+_DISPLAY_LOOK_SECONDS = 0.1
+_LAST_WORDS = 12  # lines of the launcher's in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The host pieces that a sandbox is put together from."""
+
+    backends: Mapping[str, Backend]
+    displays: Displays
+    terminals: Terminals
+    keeper: Keeper
+
+
+class Creation:
+    """Brings one sandbox up, stage by stage; :meth:`undo` leaves nothing of it.
+
+    ``stage`` names what is being done, for the error; ``terminal`` is the root of what runs.
+    """
+
+    def __init__(self, pieces: Pieces, sandbox: Sandbox, timeout: float) -> None:
+        self._pieces = pieces
+        self._sandbox = sandbox
+        self._timeout = timeout
+        self._backend = pieces.backends[sandbox.spec.backend]
+        self._folders: Folders = pieces.keeper.folders(sandbox.id)
+        self.stage = "folders"
+        self.terminal: Terminal | None = None
+
+    async def run(self, project: Project) -> Live:
+        """All stages, within the timeout. Whatever it raises, the caller then calls undo."""
+        async with asyncio.timeout(self._timeout):
+            deadline = asyncio.get_running_loop().time() + self._timeout
+            await self._pieces.keeper.make(self._folders, self._sandbox.uid)
+            self.stage = "prepare"
+            spec = self._sandbox.spec
+            payload = await self._backend.prepare(self._sandbox, self._folders, project.fd)
+            screen = await self._pieces.displays.prepare(self._folders, spec.geometry, gl=spec.gl)
+            self.stage = "terminal"
+            self.terminal = await self._pieces.terminals.start(
+                self._folders, payload, screen, deadline
+            )
+            self.stage = "display and helper"
+            display, helper = await self._answers(self.terminal, deadline)
+            return Live(self._sandbox.id, self._folders, self.terminal, display, helper)
+
+    async def _answers(self, terminal: Terminal, deadline: float) -> tuple[Display, Helper]:
+        """Display and helper, side by side; at once an error if either's program ends instead."""
+        geometry = self._sandbox.spec.geometry
+        async with asyncio.TaskGroup() as group:
+            watches = (
+                group.create_task(self._launcher_ended(terminal)),
+                group.create_task(self._display_ended(terminal)),
+            )
+            display = group.create_task(
+                self._pieces.displays.connect(self._folders, geometry, deadline)
+            )
+            helper = group.create_task(
+                self._backend.connect(self._folders, terminal.pane_pid, deadline)
+            )
+            await asyncio.wait({display, helper})
+            for watch in watches:
+                watch.cancel()
+        return display.result(), helper.result()
+
+    async def _launcher_ended(self, terminal: Terminal) -> NoReturn:
+        status = await terminal.wait_exit()
+        rows = await terminal.history(_LAST_WORDS)
+        words = "\n".join(text for _, text in rows.rows if text).strip()
+        raise CreateFailed(
+            f"the launcher ended with status {status}: {words or 'it said nothing'}",
+            stage="launcher",
+            hint="csb-mcp doctor shows what this host lacks",
+        )
+
+    async def _display_ended(self, terminal: Terminal) -> NoReturn:
+        while (words := await terminal.display_error()) is None:
+            await asyncio.sleep(_DISPLAY_LOOK_SECONDS)
+        raise CreateFailed(
+            f"the display ended: {words.strip() or 'it said nothing'}",
+            stage="display",
+            hint="csb-mcp doctor shows what this host lacks",
+        )
+
+    async def undo(self) -> None:
+        """End what runs and remove what was made. Every step is tried, whatever the others do."""
+        deadline = asyncio.get_running_loop().time() + _UNDO_SECONDS
+        terminal = self.terminal
+        if terminal is None:  # cancelled, perhaps, while tmux was starting: the lifeline tells
+            with contextlib.suppress(CsbError):
+                terminal = await self._pieces.terminals.adopt(self._folders, deadline)
+        if terminal is not None:
+            with contextlib.suppress(CsbError):
+                await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
+            await terminal.close()
+        await self._pieces.keeper.remove(self._folders)
+
+    def failure(self, error: BaseException) -> CsbError:
+        """What the caller of create is told."""
+        while isinstance(error, BaseExceptionGroup):
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        if isinstance(error, CreateFailed):
+            return error
+        told = {"sandbox": self._sandbox.id, "stage": self.stage}
+        if isinstance(error, CsbError):
+            return CreateFailed(error.message, hint=error.hint, **told)
+        if isinstance(error, TimeoutError):
+            return CreateFailed(f"it was not up within {self._timeout:g} s", **told)
+        return CreateFailed(f"unexpected: {error!r}", hint="the daemon's log has more", **told)

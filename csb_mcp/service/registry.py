@@ -1,0 +1,170 @@
+"""Which sandboxes there are: records, in step with the store, and how callers name them."""
+
+import asyncio
+import secrets
+import string
+from dataclasses import dataclass, field
+
+from csb_mcp.errors import (
+    Ambiguous,
+    Conflict,
+    DisplayFailed,
+    HelperFailed,
+    NotFound,
+    SandboxEnded,
+)
+from csb_mcp.model import Folders, Sandbox, SandboxState
+from csb_mcp.ports import Display, Helper, Store, Terminal
+
+_ALPHABET = string.ascii_lowercase + string.digits
+_ID_LENGTH = 8
+_LISTED = 20  # ids in an error's list of choices
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """The running pieces of one sandbox. Made when it is up, closed when it has ended.
+
+    ``display`` or ``helper`` is None if it did not answer when a restarted daemon adopted the
+    sandbox. ``ended`` is set once nothing runs any more; ``last_rows`` is then what the terminal
+    showed.
+    """
+
+    id: str
+    folders: Folders
+    terminal: Terminal
+    display: Display | None
+    helper: Helper | None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    last_rows: tuple[str, ...] = ()
+    tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def need_helper(self) -> Helper:
+        """The helper. Raises HelperFailed if there is none."""
+        if self.helper is None:
+            raise HelperFailed(
+                "its helper did not answer when the daemon was restarted",
+                sandbox=self.id,
+                hint="terminal and screen still work; or stop it",
+            )
+        return self.helper
+
+    def need_display(self) -> Display:
+        """The display. Raises DisplayFailed if there is none."""
+        if self.display is None:
+            raise DisplayFailed(
+                "its display did not answer when the daemon was restarted",
+                sandbox=self.id,
+                hint="the terminal still works; or stop it",
+            )
+        return self.display
+
+    async def close(self) -> None:
+        """Let go of all three; the sandbox goes on."""
+        for task in self.tasks - {asyncio.current_task()}:
+            task.cancel()
+        if self.helper is not None:
+            self.helper.close()
+        if self.display is not None:
+            await self.display.close()
+        await self.terminal.close()
+
+
+class Registry:
+    """All records. Changes go to the store first, so a crash never forgets what was promised."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records: dict[str, Sandbox] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.live: dict[str, Live] = {}
+
+    async def restore(self) -> list[Sandbox]:
+        """Load what the store holds; gives those that had not ended."""
+        self._records = {sandbox.id: sandbox for sandbox in await self._store.all()}
+        return [sandbox for sandbox in self._records.values() if not sandbox.state.ended]
+
+    def all(self) -> list[Sandbox]:
+        """Newest first."""
+        return sorted(self._records.values(), key=lambda s: (s.created_at, s.id), reverse=True)
+
+    def uids(self) -> set[int]:
+        """Host uids that belong to sandboxes."""
+        return {sandbox.uid for sandbox in self._records.values()}
+
+    def new_id(self) -> str:
+        """An id that none has; it starts with a letter, so that no shell takes it for a number."""
+        while True:
+            rest = (secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH - 1))
+            made = secrets.choice(string.ascii_lowercase) + "".join(rest)
+            if made not in self._records:
+                return made
+
+    async def add(self, sandbox: Sandbox) -> None:
+        """Keep a new record. Raises Conflict if its name is taken, as a name or as an id."""
+        if sandbox.name in self._records:
+            raise Conflict(
+                f"{sandbox.name!r} is the id of a sandbox", field="name", hint="choose another name"
+            )
+        await self._store.insert(sandbox)
+        self._records[sandbox.id] = sandbox
+
+    async def put(self, sandbox: Sandbox) -> None:
+        """Replace a record."""
+        await self._store.update(sandbox)
+        self._records[sandbox.id] = sandbox
+
+    async def remove(self, sandbox_id: str) -> None:
+        """Forget a record."""
+        await self._store.delete(sandbox_id)
+        self._records.pop(sandbox_id, None)
+        self._locks.pop(sandbox_id, None)
+
+    def lock(self, sandbox_id: str) -> asyncio.Lock:
+        """Taken by whoever changes the state of that sandbox."""
+        return self._locks.setdefault(sandbox_id, asyncio.Lock())
+
+    def find(self, ref: str) -> Sandbox:
+        """By id, name, or unique prefix of an id, in this order. Raises NotFound, Ambiguous."""
+        if ref in self._records:
+            return self._records[ref]
+        for sandbox in self._records.values():
+            if sandbox.name == ref:
+                return sandbox
+        fits = [s for s in self._records.values() if ref and s.id.startswith(ref)]
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            raise Ambiguous(
+                f"{ref!r} fits {len(fits)} sandboxes",
+                field="sandbox",
+                choices=[s.id for s in fits[:_LISTED]],
+                hint="give more of the id",
+            )
+        raise NotFound(
+            f"there is no sandbox {ref[:80]!r}",
+            field="sandbox",
+            choices=[s.name or s.id for s in self.all()[:_LISTED]],
+            hint="list_sandboxes shows all",
+        )
+
+    def running(self, ref: str) -> Live:
+        """The running pieces. Raises NotFound, Ambiguous, SandboxEnded, Conflict (creating)."""
+        sandbox = self.find(ref)
+        live = self.live.get(sandbox.id)
+        if live is not None:
+            return live
+        if sandbox.state is SandboxState.CREATING:
+            raise Conflict(
+                "it is still being created", sandbox=sandbox.id, hint="try again in a moment"
+            )
+        raise ended(sandbox)
+
+
+def ended(sandbox: Sandbox) -> SandboxEnded:
+    """The error for a call that needs a running sandbox."""
+    return SandboxEnded(
+        f"sandbox {sandbox.id} is {sandbox.state}: {sandbox.reason or 'no reason was kept'}",
+        sandbox=sandbox.id,
+        hint="read_terminal and screenshot still give its last state; create a new one to go on",
+    )

@@ -1,0 +1,252 @@
+"""Conditions: what a supervisor waits for, answered by events wherever the kernel gives some.
+
+Each condition in each sandbox is a task of its own that ends when it came true, with the evidence.
+Terminal conditions wake on output, screen conditions on damage; only files and ports, of which the
+kernel tells nobody outside, are looked at a few times a second.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+import regex
+
+from csb_mcp.errors import InvalidInput, SandboxEnded
+from csb_mcp.model import (
+    Condition,
+    Exited,
+    FileExists,
+    Match,
+    PortOpen,
+    Sandbox,
+    ScreenChanged,
+    ScreenStable,
+    TerminalIdle,
+    TerminalRegex,
+    TerminalText,
+)
+from csb_mcp.service.cursor import frame_name, frame_number, parse_cursor
+from csb_mcp.service.registry import Live, Registry, ended
+
+_FILE_SECONDS = 0.05
+_PORT_SECONDS = 0.2
+_SCREEN_SECONDS = 1.0  # a look without damage: a client that holds the server delays its events
+_REGEX_SECONDS = 0.1
+_EVIDENCE = 200  # characters
+
+
+class Waiter:
+    """One wait over several sandboxes. ``targets`` are (record, its live pieces or None)."""
+
+    def __init__(self, registry: Registry, refs: Sequence[str], cursors: Mapping[str, str]) -> None:
+        self._sandboxes = [registry.find(ref) for ref in dict.fromkeys(refs)]
+        self._live = {s.id: registry.live.get(s.id) for s in self._sandboxes}
+        self._since = self._parse(refs, cursors)
+
+    def _parse(self, refs: Sequence[str], cursors: Mapping[str, str]) -> dict[str, int | None]:
+        by_ref = dict(zip(dict.fromkeys(refs), self._sandboxes, strict=True))
+        unknown = [ref for ref in cursors if ref not in by_ref and ref not in self._live]
+        if unknown:
+            raise InvalidInput(
+                f"{unknown[0]!r} is not among the sandboxes waited for", field="cursor"
+            )
+        found: dict[str, int | None] = {}
+        for ref, text in cursors.items():
+            sandbox = by_ref[ref].id if ref in by_ref else ref
+            found[sandbox] = parse_cursor(text, sandbox).generation
+        return found
+
+    @property
+    def live(self) -> list[Live]:
+        """Those that run."""
+        return [live for live in self._live.values() if live is not None]
+
+    async def run(self, until: Sequence[Condition], mode: str, timeout: float) -> list[Match]:
+        """The conditions that came true by ``timeout`` (seconds).
+
+        Raises SandboxEnded if the wait can no longer be satisfied because sandboxes ended.
+        """
+        checked = [_compiled(condition) for condition in until]
+        tasks = {
+            asyncio.create_task(self._check(sandbox, index, condition))
+            for sandbox in self._sandboxes
+            for index, condition in enumerate(checked)
+        }
+        try:
+            return await self._collect(tasks, mode, time.monotonic() + timeout)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _collect(
+        self, tasks: set[asyncio.Task[Match]], mode: str, deadline: float
+    ) -> list[Match]:
+        pending, found = tasks, list[Match]()
+        failure: BaseException | None = None
+        while pending and not (found and mode == "any"):
+            left = max(0.0, deadline - time.monotonic())
+            done, pending = await asyncio.wait(
+                pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                return found
+            for task in done:
+                if (error := task.exception()) is None:
+                    found.append(task.result())
+                elif mode == "all" or not isinstance(error, SandboxEnded):
+                    raise error
+                else:
+                    failure = error
+        if not found and failure is not None:
+            raise failure
+        return sorted(found, key=lambda match: (match.sandbox, match.index))
+
+    async def _check(self, sandbox: Sandbox, index: int, condition: "_Checked") -> Match:
+        live = self._live[sandbox.id]
+        if live is None:
+            evidence = _after_end(sandbox, condition)
+        else:
+            evidence = await self._until_end(live, sandbox, condition)
+        return Match(sandbox.id, index, evidence[:_EVIDENCE])
+
+    async def _until_end(self, live: Live, sandbox: Sandbox, condition: "_Checked") -> str:
+        """The condition, or the sandbox's end, whichever comes first."""
+        check = asyncio.ensure_future(_evidence(live, condition, self._since.get(live.id)))
+        end = asyncio.ensure_future(live.ended.wait())
+        try:
+            await asyncio.wait({check, end}, return_when=asyncio.FIRST_COMPLETED)
+            if check.done() and (check.exception() is None or not live.ended.is_set()):
+                return check.result()
+            return _in_last_words(live, condition) or _after_end(sandbox, condition, live)
+        finally:
+            check.cancel()
+            end.cancel()
+            await asyncio.gather(check, end, return_exceptions=True)
+
+
+class _Pattern:
+    """A text or a regular expression, looked for row by row."""
+
+    def __init__(self, condition: TerminalText | TerminalRegex) -> None:
+        self._text = condition.text if isinstance(condition, TerminalText) else None
+        self._regex = None
+        if isinstance(condition, TerminalRegex):
+            try:
+                self._regex = regex.compile(condition.pattern)
+            except regex.error as error:
+                raise InvalidInput(
+                    f"not a regular expression: {error}", field="until.terminal_regex"
+                ) from error
+
+    def found(self, row: str) -> bool:
+        """Whether it is in ``row``. Raises InvalidInput if the expression takes too long."""
+        if self._regex is None:
+            return self._text is not None and self._text in row
+        try:
+            # re has no limit, and one catastrophic pattern would stop the whole daemon.
+            return self._regex.search(row, timeout=_REGEX_SECONDS) is not None
+        except TimeoutError as error:
+            raise InvalidInput(
+                "the expression takes too long (nested repetition?)", field="until.terminal_regex"
+            ) from error
+
+
+_Checked = _Pattern | TerminalIdle | ScreenChanged | ScreenStable | Exited | FileExists | PortOpen
+
+
+def _compiled(condition: Condition) -> _Checked:
+    if isinstance(condition, TerminalText | TerminalRegex):
+        return _Pattern(condition)
+    return condition
+
+
+def _after_end(sandbox: Sandbox, condition: _Checked, live: Live | None = None) -> str:
+    if isinstance(condition, Exited):
+        return f"{sandbox.state if live is None else 'ended'}: {sandbox.reason or ''}".rstrip(": ")
+    if live is not None:
+        raise SandboxEnded(
+            "it ended before the condition came true",
+            sandbox=sandbox.id,
+            hint="list_sandboxes tells why; read_terminal gives its last words",
+        )
+    raise ended(sandbox)
+
+
+def _in_last_words(live: Live, condition: _Checked) -> str | None:
+    """What was printed together with the end must not be missed."""
+    if isinstance(condition, _Pattern):
+        return next((row for row in reversed(live.last_rows) if condition.found(row)), None)
+    return None
+
+
+async def _evidence(live: Live, condition: _Checked, since: int | None) -> str:
+    match condition:
+        case _Pattern():
+            return await _terminal(live, condition, since)
+        case TerminalIdle(seconds):
+            return await _idle(live, seconds)
+        case ScreenChanged(frame):
+            return await _changed(live, frame)
+        case ScreenStable(seconds):
+            return await _stable(live, seconds)
+        case Exited():
+            await live.ended.wait()
+            return "ended"
+        case FileExists(path):
+            while not live.need_helper().path_exists(path):
+                await asyncio.sleep(_FILE_SECONDS)
+            return path
+        case PortOpen(port):
+            while not live.need_helper().port_open(port):
+                await asyncio.sleep(_PORT_SECONDS)
+            return str(port)
+    assert_never(condition)
+
+
+async def _terminal(live: Live, pattern: _Pattern, since: int | None) -> str:
+    output = live.terminal.output
+    while True:
+        seen = output.count  # before the look: what comes during it wakes us again
+        rows = await live.terminal.rows(since)
+        for _, text in rows.rows:
+            if pattern.found(text):
+                return text
+        since = rows.generation
+        await output.beyond(seen)
+
+
+async def _idle(live: Live, seconds: float) -> str:
+    while (left := seconds - live.terminal.idle_seconds) > 0:
+        await asyncio.sleep(left)
+    return f"nothing was printed for {seconds:g} s"
+
+
+async def _changed(live: Live, frame: str) -> str:
+    display, known = live.need_display(), frame_number(frame, "until.screen_changed")
+    while True:
+        seen = display.damage.count
+        now = (await display.capture()).number
+        if now != known:
+            return f"frame {frame_name(now)}"
+        await _damage(live, seen, _SCREEN_SECONDS)
+
+
+async def _stable(live: Live, seconds: float) -> str:
+    display = live.need_display()
+    number, since = (await display.capture()).number, time.monotonic()
+    while (left := since + seconds - time.monotonic()) > 0:
+        await _damage(live, display.damage.count, min(left, _SCREEN_SECONDS))
+        frame = await display.capture()
+        if frame.number != number:
+            number, since = frame.number, time.monotonic()
+    return f"frame {frame_name(number)} for {seconds:g} s"
+
+
+async def _damage(live: Live, seen: int, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await live.need_display().damage.beyond(seen)
+    except TimeoutError:
+        return
