@@ -1,0 +1,133 @@
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from csb_mcp.errors import Conflict, StoreUnusable
+from csb_mcp.host.store import SqliteStore
+from csb_mcp.model import Geometry, Limits, Sandbox, SandboxSpec, SandboxState, replace
+
+
+def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
+    spec = SandboxSpec(
+        project_dir=Path("/p q"),
+        name=name,
+        agent="command",
+        command=("a", "b c", "é"),
+        geometry=Geometry(640, 480),
+        gl=True,
+        ttl=1.5,
+    )
+    return Sandbox(
+        id=made,
+        spec=spec,
+        name=name,
+        state=SandboxState.CREATING,
+        uid=1001,
+        created_at=12.25,
+        limits=Limits(asked={"ttl": "1.5s"}, enforced_by={"ttl": "csb-mcp"}),
+        attach="tmux …",
+    )
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await SqliteStore.open(tmp_path / "store.db")
+    yield opened
+    await opened.close()
+
+
+async def test_what_is_put_in_comes_out_of_a_new_connection(tmp_path: Path) -> None:
+    first = await SqliteStore.open(tmp_path / "s.db")
+    kept = sandbox(name="n")
+    await first.insert(kept)
+    changed = replace(
+        kept, state=SandboxState.DEAD, reason="r", exit_status=3, ended_at=13.0, name=None
+    )
+    await first.insert(sandbox("b1234567"))
+    await first.update(changed)
+    await first.close()
+    second = await SqliteStore.open(tmp_path / "s.db")
+    assert await second.all() == [changed, sandbox("b1234567")]
+    await second.close()
+
+
+async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:
+    secret = replace(sandbox(), spec=replace(sandbox().spec, env={"TOKEN": "s3cret-value"}))
+    await store.insert(secret)
+    assert (await store.all())[0].spec.env == {}
+    for file in tmp_path.iterdir():
+        assert b"s3cret-value" not in file.read_bytes()
+
+
+async def test_a_name_is_given_once(store: SqliteStore) -> None:
+    await store.insert(sandbox(name="n"))
+    with pytest.raises(Conflict, match="'n'"):
+        await store.insert(sandbox("b1234567", name="n"))
+    await store.insert(sandbox("c1234567"))
+    await store.insert(sandbox("d1234567"))
+    await store.delete("a1234567")
+    await store.insert(sandbox("e1234567", name="n"))
+
+
+async def test_events_are_numbered_across_deletes_and_restarts(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "s.db")
+    assert await store.last_event() == 0
+    first = await store.append_event("a1234567", "created", {"k": "v"})
+    other = await store.append_event("b1234567", "created", {})
+    assert await store.events(0) == [first, other]
+    assert await store.events(0, "b1234567") == [other]
+    assert await store.events(first.sequence) == [other]
+    await store.delete("b1234567")
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "s.db")
+    assert await store.last_event() == other.sequence
+    assert (await store.append_event("c", "x", {})).sequence > other.sequence
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "pragma user_version=99",
+        "pragma application_id=7",
+        "update sandboxes set record='{'",
+        "update sandboxes set record='{}'",
+        "update sandboxes set record=json_set(record, '$.state', 'odd')",
+    ],
+)
+async def test_a_store_that_is_not_understood_is_refused_and_left_alone(
+    tmp_path: Path, spoil: str
+) -> None:
+    path = tmp_path / "s.db"
+    store = await SqliteStore.open(path)
+    await store.insert(sandbox())
+    await store.close()
+    with sqlite3.connect(path) as db:
+        db.execute(spoil)
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreUnusable):
+        opened = await SqliteStore.open(path)
+        try:
+            await opened.all()
+        finally:
+            await opened.close()
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    path.write_bytes(b"not a database, and long enough to be looked at " * 40)
+    with pytest.raises(StoreUnusable, match="cannot be used"):
+        await SqliteStore.open(path)
+    assert path.read_bytes().startswith(b"not a database")
+
+
+async def test_many_writers_at_once_lose_nothing(store: SqliteStore) -> None:
+    await asyncio.gather(*(store.append_event("a", "k", {"n": str(n)}) for n in range(200)))
+    kept = await store.events(0)
+    assert {event.data["n"] for event in kept} == {str(n) for n in range(200)}
+    assert [event.sequence for event in kept] == sorted({event.sequence for event in kept})
