@@ -126,6 +126,8 @@ class Sandbox:
 
     ``uid`` is the host uid that the payload runs as, never 0. ``attach`` is a ready command for a
     person. ``exit_status`` is the payload's own (128 + n for a signal n), if it ended by itself.
+    ``unguarded`` are the protected paths (relative to the project) that did not exist at the start
+    and so could not be bound read-only; ``warnings`` tell, among others, when one of them appears.
     """
 
     id: str
@@ -140,6 +142,8 @@ class Sandbox:
     exit_status: int | None = None
     limits: Limits = Limits()
     attach: str = ""
+    unguarded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

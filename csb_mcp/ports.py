@@ -100,6 +100,10 @@ class Backend(Protocol):
         """
         ...
 
+    def unguarded(self, project: Path) -> Sequence[str]:
+        """Protected paths of ``project`` (relative) that do not exist, so cannot be guarded."""
+        ...
+
     async def prepare(self, sandbox: Sandbox, folders: Folders, project_fd: int) -> Launch:
         """Fill ``folders`` (FIFOs, home, environment) and say how to start the payload's tree.
 
@@ -245,6 +249,18 @@ class Terminals(Protocol):
         """Connect to one that runs already; None if, by its lifeline, it does not run (any more).
 
         Waits for one that is just starting. Raises TerminalFailed if it runs and does not answer.
+        """
+        ...
+
+
+class Watcher(Protocol):
+    """Watches folders that a payload can write."""
+
+    def appearing(self, folder: Path, paths: Sequence[str]) -> AsyncIterator[str]:
+        """Those of ``paths`` (relative to ``folder``) that exist, each once, as they appear.
+
+        A link on the way counts as the path itself. Ends when all have appeared, or at once if the
+        host has no watch left to give.
         """
         ...
 

@@ -195,6 +195,8 @@ def _dump(sandbox: Sandbox) -> str:
             "reason": sandbox.reason,
             "exit_status": sandbox.exit_status,
             "attach": sandbox.attach,
+            "unguarded": list(sandbox.unguarded),
+            "warnings": list(sandbox.warnings),
             "limits": {
                 "asked": dict(sandbox.limits.asked),
                 "enforced_by": dict(sandbox.limits.enforced_by),
@@ -230,6 +232,8 @@ def _load(text: str) -> Sandbox:
             state=SandboxState(data.pop("state")),
             agent_state=AgentState(data.pop("agent_state")),
             limits=Limits(**data.pop("limits")),
+            unguarded=tuple(data.pop("unguarded")),
+            warnings=tuple(data.pop("warnings")),
             **data,
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,16 @@ from typing import NoReturn, cast
 
 from csb_mcp.errors import CreateFailed, CsbError
 from csb_mcp.model import Folders, Sandbox
-from csb_mcp.ports import Backend, Display, Displays, Helper, Keeper, Terminal, Terminals
+from csb_mcp.ports import (
+    Backend,
+    Display,
+    Displays,
+    Helper,
+    Keeper,
+    Terminal,
+    Terminals,
+    Watcher,
+)
 from csb_mcp.service.policy import Project
 from csb_mcp.service.registry import Live
 
@@ -26,6 +35,7 @@ class Pieces:
     displays: Displays
     terminals: Terminals
     keeper: Keeper
+    watcher: Watcher
 
 
 class Creation:

@@ -62,6 +62,7 @@ class Lifecycle:
             uid=backend.choose_uid(project.path, self._registry.uids()),
             created_at=time.time(),
             limits=_limits(spec),
+            unguarded=tuple(backend.unguarded(project.path)),
             attach=f"tmux -S {self._pieces.keeper.folders(made).tmux_socket} attach -t main",
         )
         await self._registry.add(sandbox)
@@ -98,6 +99,7 @@ class Lifecycle:
     def _begin(self, live: Live, sandbox: Sandbox) -> None:
         self._registry.live[live.id] = live
         self._spawn(live, self._watch(live))
+        self._spawn(live, self._guard(sandbox))
         if sandbox.spec.ttl is not None:
             self._spawn(live, self._expire(live.id, sandbox.created_at + sandbox.spec.ttl))
 
@@ -121,6 +123,18 @@ class Lifecycle:
         while (left := at - time.time()) > 0:
             await asyncio.sleep(min(left, 60.0))  # in slices: the wall clock may be set meanwhile
         await self.stop(sandbox_id, "its ttl has passed")
+
+    async def _guard(self, sandbox: Sandbox) -> None:
+        """Warn when the payload makes a file that the host may execute unasked."""
+        watched = self._pieces.watcher.appearing(sandbox.spec.project_dir, sandbox.unguarded)
+        async for path in watched:
+            warning = f"{path} appeared in the project: programs on the host may execute it unasked"
+            async with self._registry.lock(sandbox.id):
+                record = self._registry.find(sandbox.id)
+                if warning in record.warnings:
+                    continue
+                await self._registry.put(replace(record, warnings=(*record.warnings, warning)))
+            await self._events.publish(sandbox.id, "warning", warning=warning)
 
     async def stop(self, sandbox_id: str, reason: str = "stopped on request") -> Sandbox:
         """End it; what has ended already stays as it is."""
