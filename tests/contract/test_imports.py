@@ -36,15 +36,16 @@ ROOMS = (
     Room(
         "csb_mcp.transports.mcp",
         (*LEAVES, "csb_mcp.decode"),
-        ("anyio", "mcp", "mcp_types", "pydantic"),
+        ("anyio", "mcp", "mcp_types", "pydantic", "typing_extensions"),  # all of them the SDK's
     ),
-    # The composition roots know every room; what they import at the top is bounded below.
+    # The composition roots: app knows every class, daemon serves what it built, __main__ chooses.
     Room("csb_mcp.app", ("csb_mcp",), ("anyio",)),
+    Room("csb_mcp.daemon", (*LEAVES, "csb_mcp.app", "csb_mcp.transports")),
     Room("csb_mcp.__main__", ("csb_mcp",)),
     Room("csb_mcp.launch", (*LEAVES, "csb_mcp.host")),
 )
-NOBODY_IMPORTS = ("csb_mcp.app", "csb_mcp.__main__", "csb_mcp.launch")
-ROOTS = ("csb_mcp.app", "csb_mcp.__main__")
+NOBODY_IMPORTS = ("csb_mcp.app", "csb_mcp.daemon", "csb_mcp.__main__", "csb_mcp.launch")
+ROOTS = ("csb_mcp.app", "csb_mcp.daemon", "csb_mcp.__main__")
 BY_NAME = ("import_module", "__import__")
 
 
