@@ -29,7 +29,8 @@ TRUSTED = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/bin"))
 _SCRIPTS = ("bubblewrap", "display")
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _WRAPPERS = tuple(f"share/bin/{name}" for name in _CHROMIUM_NAMES)
-_PROGRAMS = (*_SCRIPTS, *_WRAPPERS)
+_HELPER = "share/helper.sh"
+_PROGRAMS = (*_SCRIPTS, *_WRAPPERS, _HELPER)
 _FILTER = "filter.bpf"
 _PACKAGES = {
     "bwrap": "bubblewrap",
@@ -173,7 +174,7 @@ def _read_texts() -> dict[str, bytes]:
         for name in _SCRIPTS
         if (here / f"{name}.sh").is_file()
     }
-    texts["share/helper.sh"] = (here / "helper.sh").read_bytes()
+    texts[_HELPER] = (here / "helper.sh").read_bytes()
     texts["share/chromium-policy.json"] = (here / "chromium-policy.json").read_bytes()
     texts |= dict.fromkeys(_WRAPPERS, (here / "chromium.sh").read_bytes())
     bpf = here / "seccomp" / f"{platform.machine()}.bpf"

@@ -1,1 +1,400 @@
-#!/usr/bin/env bash
+# claude-sandbox: one payload in one bubblewrap sandbox.
+#
+# This file decides what a payload can see. Read it from the bottom up: main says what happens in
+# which order. It runs as the user whose files the payload may change, never as root.
+# shellcheck disable=SC2148,SC2154  # the preamble has the shebang, and sets the CSB_ variables
+
+# Files and folders of a project that make the *host* run code when somebody merely opens, enters or
+# commits to it. Those that exist are read-only inside. (The daemon reads this list too: it watches
+# those that are absent, for nothing can be mounted there without leaving a stub on the host.)
+PROTECTED=(
+  .git/hooks
+  .git/config
+  .git/config.worktree
+  .git/commondir
+  .git/info/attributes
+  .git/modules
+  .git/worktrees
+  .claude/settings.json
+  .claude/settings.local.json
+  .claude/hooks
+  .claude/commands
+  .claude/agents
+  .claude/skills
+  .claude/plugins
+  .mcp.json
+  .cursor/mcp.json
+  .cursor/hooks.json
+  .codex/config.toml
+  .gemini/settings.json
+  .envrc
+  .vscode
+  .idea
+  .zed
+  .fleet
+  .husky
+  .githooks
+  .devcontainer
+  .devcontainer.json
+  .exrc
+  .vimrc
+  .nvimrc
+  .nvim.lua
+  .dir-locals.el
+  .cargo/config
+  .cargo/config.toml
+)
+
+usage() {
+  printf '%s\n' "usage: ${0##*/} [--shell] [options] [project-dir] [-- command...]" '' \
+    'Runs a command (default: claude; --shell: bash) that sees the project folder at its own path,' \
+    'a home of its own, the host'\''s programs read-only, and no network.' '' \
+    '  --home DIR            its home (required)' \
+    '  --project-source DIR  where the project really lies, if not at project-dir' \
+    '  --program PATH        a program or folder outside /usr to show read-only; may be repeated' \
+    '  --environment FILE    KEY=VALUE pairs for it, each ended by a NUL' \
+    '  --network none        the only network this launcher gives' \
+    '  --pids N              how many processes it may have (1024)' \
+    '  --x11-dir DIR --xauthority FILE                a display: the folder of its socket, the key' \
+    '  --exec-dir DIR --control FIFO --status FIFO    the daemon'\''s channel to the helper' \
+    '  --messages FILE       where to complain, instead of stderr' \
+    '  --print-args          show what would be run' \
+    '  --contract            print the version of this command line'
+}
+
+parse() {
+  shell='' home='' source='' environment='' network=none pids=1024 x11='' xauthority='' exec_dir=''
+  control='' status='' messages='' print='' project=$PWD
+  programs=() command=()
+  local value
+  while (($#)); do
+    value=${2:-}
+    case $1 in
+      --shell) shell=1 ;;
+      --print-args) print=1 ;;
+      --contract) printf '%s\n' "$CSB_CONTRACT" && exit ;;
+      --help) usage && exit ;;
+      --)
+        command=("${@:2}")
+        break
+        ;;
+      --*)
+        (($# > 1)) || die "$1 needs a value, or is unknown; try --help"
+        case $1 in
+          --home) home=$value ;;
+          --project-source) source=$value ;;
+          --program) programs+=("$value") ;;
+          --environment) environment=$value ;;
+          --network) network=$value ;;
+          --pids) pids=$value ;;
+          --x11-dir) x11=$value ;;
+          --xauthority) xauthority=$value ;;
+          --exec-dir) exec_dir=$value ;;
+          --control) control=$value ;;
+          --status) status=$value ;;
+          --messages) messages=$value ;;
+          *) die "unknown option $1; try --help" ;;
+        esac
+        shift
+        ;;
+      *) project=$1 ;;
+    esac
+    shift
+  done
+  [[ $network == none ]] || die "network $network is not available here; use --network none"
+  [[ $pids =~ ^[1-9][0-9]{0,6}$ ]] || die "--pids $pids is not a number"
+  [[ -n $home && -d $home ]] || die "--home must name a folder for its home"
+  [[ -z $control || (-p $control && -p $status && -d $exec_dir) ]] ||
+    die '--control, --status and --exec-dir go together'
+  local name
+  for name in home source project environment x11 xauthority exec_dir control status messages; do
+    local -n path=$name
+    [[ -z $path || $path == /* ]] || path=$PWD/$path
+  done
+}
+
+# As root, become whoever ran sudo, else the project's owner. A payload never has host uid 0.
+leave_root() {
+  ((EUID == 0)) || return 0
+  local owner=${SUDO_UID:-0} group=${SUDO_GID:-0}
+  [[ $owner =~ ^[0-9]+$ && $group =~ ^[0-9]+$ ]] || die 'SUDO_UID or SUDO_GID is not a number'
+  if ((owner == 0)); then
+    read -r owner group < <(stat -L -c '%u %g' -- "${source:-$project}") || die "no folder $project"
+  fi
+  ((owner != 0 && group != 0)) ||
+    die "refusing to run a payload as root; run: sudo -u USER ${0##*/} ..."
+  exec "$CSB_SETPRIV" --reuid="$owner" --regid="$group" --clear-groups --inh-caps=-all \
+    --no-new-privs -- "$0" "$@"
+}
+
+# Enter the project, so that it is this folder, and no other put in its place, that is looked at
+# from here on. `real` is its path on the host, `project` the path it gets inside.
+enter_project() {
+  if [[ -z $source ]]; then
+    cd -P -- "$project" 2>/dev/null || die "cannot enter the project folder $project"
+    project=$PWD
+  else
+    cd -P -- "$source" 2>/dev/null || die "cannot enter the project folder $source"
+  fi
+  real=$(pwd -P)
+  [[ $project != *//* && $project/ != */./* && $project/ != */../* && $project != */ ]] ||
+    die "the path $project is not in normal form"
+  case $project in
+    / | /home | /home/agent | /tmp | /run | /opt | /var | /mnt | /media | /srv | /root) ;&
+    /usr | /etc | /proc | /sys | /dev | /bin | /sbin | /lib | /lib32 | /lib64 | /libx32 | /boot | /nix | /run/csb | /opt/csb) ;&
+    /etc/* | /proc/* | /sys/* | /usr/bin/* | /usr/lib/* | /usr/sbin/* | /bin/* | /sbin/*) ;&
+    /nix/store/* | /run/csb/* | /opt/csb/* | /tmp/.X11-unix* | /tmp/csb-commands*)
+      die "$project cannot be a project: the sandbox needs that path itself" ;;
+  esac
+  [[ -z ${HOME:-} || $HOME/ != "$real"/* ]] || die "$real holds your home; name a folder below it"
+}
+
+# Append the namespaces, limits and the read-only system.
+system_args() {
+  args+=(
+    --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --unshare-net
+    --disable-userns --assert-userns-disabled --uid 1000 --gid 1000 --hostname csb
+    --cap-drop ALL --die-with-parent --as-pid-1
+  )
+  root_args args
+  args+=(--proc /proc --ro-bind /proc/sys /proc/sys)
+  local name
+  for name in acpi asound kcore key-users keys latency_stats sched_debug scsi timer_list; do
+    if [[ -d /proc/$name ]]; then
+      args+=(--perms 0555 --size 4096 --tmpfs "/proc/$name" --remount-ro "/proc/$name")
+    elif [[ -e /proc/$name ]]; then
+      args+=(--ro-bind /dev/null "/proc/$name")
+    fi
+  done
+  # bwrap binds the terminal it was started on at /dev/console; the payload has one of its own.
+  args+=(
+    --dev /dev --dev-bind /dev/null /dev/console
+    --perms 1777 --size 536870912 --tmpfs /dev/shm --remount-ro /dev
+    --perms 1777 --size 1073741824 --tmpfs /tmp --perms 0700 --dir /tmp/csb-commands
+    --size 67108864 --tmpfs /run --perms 0700 --dir /run/user
+    --perms 1777 --size 1073741824 --tmpfs /var/tmp
+  )
+}
+
+# A small file of our own in /etc: text by descriptor.
+etc_file() {
+  local fd
+  exec {fd}<<<"$2"
+  args+=(--perms 0444 --file "$fd" "/etc/$1")
+}
+
+identity_args() {
+  etc_file passwd "agent:x:1000:1000:agent:/home/agent:$CSB_BASH
+root:x:0:0:root:/root:/bin/false
+nobody:x:65534:65534:nobody:/:/bin/false"
+  etc_file group $'agent:x:1000:\nroot:x:0:\nnogroup:x:65534:'
+  etc_file hosts $'127.0.0.1 localhost csb\n::1 localhost csb'
+  etc_file nsswitch.conf $'passwd: files\ngroup: files\nhosts: files dns'
+  etc_file resolv.conf '# no network'
+  args+=(--symlink ../usr/lib/os-release /etc/os-release)
+  local terminal=${TERM:-}
+  [[ $terminal =~ ^[A-Za-z0-9.+-]{1,64}$ && $terminal != dumb ]] || terminal=xterm-256color
+  args+=(
+    --setenv HOME /home/agent --setenv USER agent --setenv LOGNAME agent --setenv SHELL "$CSB_BASH"
+    --setenv PATH "/opt/csb/bin:$CSB_PATH" --setenv LANG C.UTF-8 --setenv TERM "$terminal"
+    --setenv XDG_RUNTIME_DIR /run/user --setenv BROWSER chromium --setenv CSB_SANDBOX 1
+  )
+}
+
+# What comes from us: programs, display, the daemon's requests. On mounts that can be neither
+# written nor renamed, so that a payload cannot put others in their place.
+own_args() {
+  local program
+  args+=(
+    --ro-bind "$CSB_SHARE" /opt/csb
+    --ro-bind "$CSB_SHARE/chromium-policy.json" /etc/chromium/policies/managed/csb.json
+    --ro-bind "$CSB_SHARE/chromium-policy.json" /etc/opt/chrome/policies/managed/csb.json
+    --ro-bind-try /etc/chromium.d /etc/chromium.d
+    --size 1048576 --tmpfs /run/csb
+  )
+  if [[ -n $x11 ]]; then
+    args+=(--ro-bind "$x11" /tmp/.X11-unix --ro-bind "$xauthority" /run/csb/Xauthority
+      --setenv DISPLAY :0 --setenv XAUTHORITY /run/csb/Xauthority)
+  fi
+  [[ -z $exec_dir ]] || args+=(--ro-bind "$exec_dir" /run/csb/exec)
+  if [[ -n $environment ]]; then
+    check_environment
+    local fd
+    exec {fd}<"$environment"
+    args+=(--perms 0400 --file "$fd" /run/csb/environment)
+  fi
+  args+=(--remount-ro /run/csb)
+  for program in ${programs[@]+"${programs[@]}"}; do
+    [[ $program == /* && $program != / ]] || die "--program $program is not an absolute path"
+    args+=(--ro-bind "$program" "$program")
+  done
+}
+
+# The pairs are for the payload alone. The helper, PID 1, never has them in its environment: there,
+# LD_PRELOAD or BASH_ENV would run before it has looked around.
+check_environment() {
+  local pair
+  while IFS= read -r -d '' pair; do
+    [[ $pair =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || die "${pair%%=*} cannot be an environment variable"
+    case ${pair%%=*} in
+      UID | EUID | PPID | BASHOPTS | SHELLOPTS | BASH_VERSINFO | IFS)
+        die "${pair%%=*} cannot be set in the environment" ;;
+    esac
+  done <"$environment"
+}
+
+project_args() {
+  # If the host's user is called agent, the project may lie in what is the home inside. Its mount
+  # point is made there: not through a link that an earlier payload left.
+  if [[ $project == /home/agent/* ]]; then
+    local part=$project
+    while part=${part%/*} && [[ $part != /home/agent ]]; do
+      [[ ! -L $home${part#/home/agent} ]] || die "${part} is a link in the sandbox's home"
+    done
+    [[ ! -L $home${project#/home/agent} ]] || die "$project is a link in the sandbox's home"
+  fi
+  args+=(--bind "$home" /home/agent --bind "$real" "$project")
+  mounts=(rw:)
+  git_names
+  local path
+  for path in "${PROTECTED[@]}"; do
+    protect "$path"
+  done
+  args+=(--chdir "$project")
+}
+
+# A bare repository has its hooks at the top; a worktree's .git is a file that names the repository;
+# .git/config may name more files that the host's git will obey.
+git_names() {
+  [[ ! -f HEAD || ! -d objects ]] || PROTECTED+=(hooks config commondir)
+  [[ ! -f .git ]] || PROTECTED+=(.git)
+  [[ -f .git/config && ! -L .git && ! -L .git/config ]] || return 0
+  local key value
+  while IFS='=' read -r key value; do
+    key=${key//[[:space:]]/}
+    value=${value#"${value%%[![:space:]]*}"}
+    value=${value%"${value##*[![:space:]]}"}
+    value=${value#\"}
+    value=${value%\"}
+    case ${key,,} in
+      hookspath | fsmonitor | attributesfile) inside_project "$value" ;;
+      path) inside_project ".git/$value" ;; # [include], relative to the file it stands in
+    esac
+  done <.git/config
+}
+
+# inside_project PATH: protect PATH too, if it leads to a place in the project.
+inside_project() {
+  local path=$1 part parts=() normal=()
+  path=${path#"$project/"}
+  path=${path#.git/"$project/"}
+  [[ $path != /* && $path != .git//* && $path != *'~'* ]] || return 0
+  IFS=/ read -r -a parts <<<"$path"
+  for part in "${parts[@]}"; do
+    case $part in
+      '' | .) ;;
+      ..)
+        ((${#normal[@]})) || return 0
+        unset 'normal[-1]'
+        ;;
+      *) normal+=("$part") ;;
+    esac
+  done
+  ((${#normal[@]})) || return 0
+  printf -v path '/%s' "${normal[@]}"
+  PROTECTED+=("${path#/}")
+}
+
+# protect PATH: if it exists, read-only; and each folder above it bound on itself, for a mount point
+# cannot be renamed, nor what it lies in. A link is never followed: it could lead anywhere. (Between
+# this look and bwrap's another sandbox on the same project may put one there: the helper compares
+# what was mounted before it starts the payload.)
+protect() {
+  local path=$1 above='' part
+  local -a parts
+  IFS=/ read -r -a parts <<<"$path"
+  for part in "${parts[@]}"; do
+    above+=${above:+/}$part
+    [[ ! -L $above ]] ||
+      die "$project/$above is a symbolic link where the host trusts what it finds; replace it by a copy"
+    [[ -e $above ]] || return 0
+  done
+  above=''
+  for part in "${parts[@]}"; do
+    above+=${above:+/}$part
+    if [[ $above == "$path" ]]; then
+      bind_once ro "$above"
+    else
+      bind_once rw "$above"
+    fi
+  done
+}
+
+bind_once() {
+  local mount
+  for mount in "${mounts[@]}"; do
+    [[ $mount != "ro:$2" && $mount != "rw:$2" ]] || return 0
+    # What lies in a read-only folder is read-only, and fixed there.
+    [[ $mount != ro:* || $2 != "${mount#ro:}"/* ]] || return 0
+  done
+  mounts+=("$1:$2")
+  if [[ $1 == ro ]]; then
+    args+=(--ro-bind "$real/$2" "$project/$2")
+  else
+    args+=(--bind "$real/$2" "$project/$2")
+  fi
+}
+
+# What the helper shall find in its /proc/self/mountinfo for the project: `device` and `root`, as
+# the kernel writes them (proc(5): path within the filesystem, some characters as octal).
+find_device() {
+  local dev top point longest='' path
+  path=$(escape "$real")
+  device='' root=''
+  while read -r _ _ dev top point _; do
+    [[ $path/ == "${point%/}"/* && ${#point} -ge ${#longest} ]] || continue
+    longest=$point device=$dev root=${top%/}${path#"${point%/}"}
+  done </proc/self/mountinfo
+  root=${root:-/}
+}
+
+escape() {
+  local text=${1//\\/\\134}
+  text=${text// /\\040}
+  text=${text//$'\t'/\\011}
+  printf '%s' "${text//$'\n'/\\012}"
+}
+
+main() {
+  parse "$@"
+  leave_root "$@"
+  [[ -z $messages ]] || exec 2>>"$messages"
+  local fd
+  for fd in 0 1 2; do
+    [[ ! -d /proc/self/fd/$fd ]] || die 'a folder is open as a standard stream; it would lead outside'
+  done
+  if ((${#command[@]} == 0)); then
+    if [[ -n $shell ]]; then command=("$CSB_BASH"); else command=(claude); fi
+  fi
+  enter_project
+  close_others
+  args=()
+  system_args
+  identity_args
+  own_args
+  project_args
+  args+=(--remount-ro /)
+  if [[ -n $print ]]; then
+    printf '%q ' "$CSB_BWRAP" "${args[@]}" -- "${command[@]}"
+    printf '\n'
+    exit
+  fi
+  find_device
+  exec 9<"$CSB_BPF"
+  args+=(--seccomp 9)
+  [[ -z $control ]] || exec 3<>"$control" 4<>"$status"
+  exec_bwrap args "$CSB_BASH" -p /opt/csb/helper.sh begin "${control:+channel}" "$pids" \
+    "$(escape "$project")" "$device" "$root" "${#mounts[@]}" "${mounts[@]}" "${command[@]}"
+}
+
+main "$@"

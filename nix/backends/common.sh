@@ -53,10 +53,12 @@ close_others() {
   local keep=" $* " path fd key value
   for path in /proc/self/fd/*; do
     fd=${path##*/}
-    [[ $fd -gt 2 && $keep != *" $fd "* && -r /proc/self/fdinfo/$fd ]] || continue
+    # The glob's own descriptor is listed too, and is gone by now.
+    [[ $fd -gt 2 && $keep != *" $fd "* && -e /proc/self/fd/$fd ]] || continue
     while read -r key value; do
       [[ $key == flags: ]] || continue
       (((8#$value & 8#2000000) != 0)) || exec {fd}>&-
+      break
     done <"/proc/self/fdinfo/$fd"
   done
 }

@@ -1,0 +1,85 @@
+# shellcheck shell=bash disable=SC2154  # joined behind a preamble and common.sh, which set CSB_*
+#
+# display: become one X server (Xvfb) in a small sandbox of its own.
+#
+#   display --x11-dir D --framebuffer-dir D --xauthority F --ready-fifo F --geometry WxH [--gl]
+#   display ... --print-args    show what would run, one argument a line
+#   display --contract          print the version of this command line
+#
+# The server has its own network namespace and a private /tmp/.X11-unix (the folder x11-dir), so it
+# is always :0, no abstract socket of it is within anybody's reach, and none of another is in its
+# own. Clients come from the payload and are hostile: the server gets what it needs to draw, no more.
+
+gl='' print='' x11='' framebuffer='' xauthority='' ready='' geometry=''
+while (($#)); do
+  case $1 in
+    --contract)
+      printf '%s\n' "$CSB_CONTRACT"
+      exit
+      ;;
+    --gl) gl=1 ;;
+    --print-args) print=1 ;;
+    --x11-dir | --framebuffer-dir | --xauthority | --ready-fifo | --geometry)
+      (($# > 1)) || die "$1 needs a value" 2
+      case $1 in
+        --x11-dir) x11=$2 ;;
+        --framebuffer-dir) framebuffer=$2 ;;
+        --xauthority) xauthority=$2 ;;
+        --ready-fifo) ready=$2 ;;
+        --geometry) geometry=$2 ;;
+      esac
+      shift
+      ;;
+    *) die "unknown option $1" 2 ;;
+  esac
+  shift
+done
+[[ -n $CSB_XVFB ]] || die 'Xvfb is not installed'
+[[ -d $x11 && -d $framebuffer ]] || die '--x11-dir and --framebuffer-dir must be folders' 2
+[[ -f $xauthority ]] || die '--xauthority must be a file' 2
+[[ -p $ready ]] || die '--ready-fifo must be a FIFO' 2
+[[ $geometry =~ ^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$ ]] || die '--geometry must be WIDTHxHEIGHT' 2
+
+# Xvfb as PID 1: it reaps the one child it has (xkbcomp) itself. It needs neither /proc nor /sys.
+args=(
+  --unshare-user --uid 1000 --gid 1000 --disable-userns --cap-drop ALL
+  --unshare-pid --as-pid-1 --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try
+  --hostname display --new-session --die-with-parent --seccomp 7
+)
+root_args args
+args+=(
+  --dev /dev --size 8388608 --tmpfs /tmp --dir /run
+  --bind "$x11" /tmp/.X11-unix
+  --bind "$framebuffer" /run/framebuffer
+  --ro-bind "$xauthority" /run/xauthority
+  --remount-ro / --chdir / --setenv PATH "$CSB_PATH"
+)
+
+# -noreset: the server would forget everything when its last client leaves. MIT-SHM has to be off
+# because clients live in another IPC namespace: Chromium paints a black window as long as it is
+# offered. GLX doubles the start time and takes three quarters of the memory.
+server=("$CSB_XVFB" :0 -screen 0 "${geometry}x24" -fbdir /run/framebuffer -auth /run/xauthority
+  -nolisten tcp -nolisten local -noreset -displayfd 6 -extension MIT-SHM)
+
+# A client may ask for any number of pixmaps: at this limit the server answers BadAlloc instead of
+# taking the memory of the host. It is address space, so programs and fonts count too.
+width=${geometry%x*} height=${geometry#*x}
+limit=$((512 * 1024 + 3 * width * height * 4 / 1024)) # KiB; three screens: a window and its double
+if [[ -n $gl ]]; then
+  limit=$((limit + 2048 * 1024)) # llvmpipe maps LLVM and gives each thread a stack and an arena
+  args+=(--proc /proc --setenv MESA_SHADER_CACHE_DISABLE 1)
+else
+  server+=(-extension GLX)
+fi
+
+if [[ -n $print ]]; then
+  printf '%s\n' "$CSB_BWRAP" "${args[@]}" -- "${server[@]}"
+  exit
+fi
+ulimit -c 0
+ulimit -v "$limit" 2>/dev/null || : # refused only if a lower limit is in force already
+# O_RDWR: opening does not wait for a reader, and Xvfb never gets SIGPIPE from one that left between
+# the number and its newline, which are two writes.
+exec 6<>"$ready" 7<"$CSB_BPF"
+close_others 6 7
+exec_bwrap args "${server[@]}"
