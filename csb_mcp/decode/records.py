@@ -14,7 +14,7 @@ def timestamp(seconds: float) -> str:
 
 
 def record(sandbox: Sandbox) -> dict[str, Any]:
-    """A sandbox as all faces show it. ``ended_at``, ``reason``, ``exit_status``: if there is one."""
+    """A sandbox as all faces show it. ``ended_at``, ``reason``, ``exit_status`` come if known."""
     spec = sandbox.spec
     ended: dict[str, Any] = {
         "ended_at": None if sandbox.ended_at is None else timestamp(sandbox.ended_at),

@@ -1,0 +1,158 @@
+"""Start the daemon from ``csb-mcp stdio``: once, however many ask, and tied to none of them."""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from csb_mcp.config import PREFIX, Settings, load_settings
+from csb_mcp.errors import DeadlineExceeded, HostUnable
+from csb_mcp.places import daemon_log, prepare, try_lock
+
+_SECONDS = 25.0  # clients give a server about 30 to come up
+_POLL_MILLISECONDS = 10
+_TAIL = 4096  # bytes of the log that are shown if it fails
+_KEPT = ("HOME", "PATH", "LANG", "USER", "LOGNAME", "SUDO_UID", "SUDO_GID")
+_KEPT_PREFIXES = ("LC_", "XDG_", PREFIX)
+
+T = TypeVar("T")
+
+
+def start(flags: Mapping[str, str], call: Callable[[str], T | None]) -> T:
+    """Start a daemon unless another one was quicker; gives the connection that ``call`` makes.
+
+    Raises InvalidInput (settings), HostUnable (with the daemon's last words), DeadlineExceeded.
+    """
+    settings = load_settings(flags)
+    prepare(settings)
+    deadline = time.monotonic() + _SECONDS
+    # Ten bridges at once: one gets the lock and starts it, nine find it running.
+    lock = _turn(settings.mcp_socket.with_name("start.lock"), deadline)
+    try:
+        path = str(settings.mcp_socket)
+        return call(path) or _start(settings, flags, lambda: call(path), deadline)
+    finally:
+        os.close(lock)
+
+
+def _turn(path: Path, deadline: float) -> int:
+    while (lock := try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(f"another csb-mcp stdio holds {path} and starts no daemon")
+        time.sleep(_POLL_MILLISECONDS / 1000)
+    return lock
+
+
+def _start(
+    settings: Settings,
+    flags: Mapping[str, str],
+    attempt: Callable[[], T | None],
+    deadline: float,
+) -> T:
+    log = daemon_log(settings)
+    before = log.stat().st_size if log.exists() else 0
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    pid = _spawn([*_program(), "serve", "--auto", *words], log)
+    alive = True
+    while time.monotonic() < deadline:
+        alive = alive and _alive(pid)
+        if connection := attempt():
+            return connection
+        if not alive:
+            raise HostUnable("the daemon did not start", hint=_last_words(log, before))
+    raise DeadlineExceeded(
+        f"the daemon (pid {pid}) does not answer after {_SECONDS:g} s",
+        hint=_last_words(log, before),
+    )
+
+
+def _alive(pid: int) -> bool:
+    """Whether it runs, told as soon as it ends, or after a moment."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return not poll.poll(_POLL_MILLISECONDS)
+    finally:
+        os.close(descriptor)
+
+
+def _program() -> list[str]:
+    """How to start ourselves again: a wrapper (Nix) may be what sets up the interpreter's path."""
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) == "__main__.py":
+        return [sys.executable, "-m", "csb_mcp"]
+    return [script]
+
+
+def _spawn(argv: list[str], log: Path) -> int:
+    """Start a daemon that is nobody's child and holds nothing of ours. Raises HostUnable."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Only os._exit from here on: this is a copy of the caller.
+        try:
+            os.setsid()
+            if pid := os.fork():
+                os.write(write, str(pid).encode())
+            else:
+                _become(argv, log)
+            os._exit(0)
+        finally:
+            os._exit(127)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        pid = pipe.read()
+    if not pid:
+        raise HostUnable("no process can be started")
+    return int(pid)
+
+
+def _become(argv: list[str], log: Path) -> None:
+    os.chdir("/")
+    os.umask(0o077)
+    # If ssh or an editor waits for its pipes to close, a copy held here would hang it.
+    null = os.open(os.devnull, os.O_RDONLY)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    output = os.open(log, flags, 0o600)
+    for target, source in ((0, null), (1, output), (2, output)):
+        os.dup2(source, target)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the one that listed them
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execve(argv[0], argv, _environment())  # noqa: S606 no shell is what is wanted
+    except OSError as error:
+        os.write(2, f"{argv[0]} cannot be started: {error.strerror}\n".encode())
+
+
+def _environment() -> dict[str, str]:
+    """What the daemon needs; no secrets that happen to lie in a client's environment."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+
+
+def _last_words(log: Path, before: int) -> str:
+    try:
+        with log.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = before if before <= size else 0  # it was rotated
+            file.seek(max(start, size - _TAIL))
+            return f"{log} says:\n{file.read().decode(errors='replace').strip()}"
+    except OSError:
+        return f"{log} cannot be read"

@@ -1,0 +1,92 @@
+"""run_command."""
+
+from collections.abc import Mapping
+
+from mcp_types import CallToolResult
+
+from csb_mcp import decode
+from csb_mcp.lib.plain_text import one_line, plain_text
+from csb_mcp.model import BackgroundCommand, CommandResult
+from csb_mcp.ports import SandboxService
+from csb_mcp.transports.mcp.tool import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STRING,
+    Definition,
+    Json,
+    answer,
+    described,
+    hints,
+)
+from csb_mcp.transports.mcp.untrusted import NOTE, both_ends, fenced
+
+_MORE = "to see all, let it write to a file and read that in parts (sed -n 1,200p)"
+
+
+async def _run(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
+    request = decode.run_command(arguments)
+    result = await service.run_command(
+        request.sandbox,
+        request.command,
+        timeout=request.timeout,
+        cwd=request.cwd,
+        stdin=request.stdin,
+        background=request.background,
+    )
+    if isinstance(result, BackgroundCommand):
+        return _started(result)
+    return _ended(result)
+
+
+def _started(started: BackgroundCommand) -> CallToolResult:
+    stdout, stderr = one_line(started.stdout_path, 500), one_line(started.stderr_path, 500)
+    note = "runs on; read its output with run_command (tail), end it with kill"
+    return answer(
+        f"pid {started.pid} inside; stdout {stdout}, stderr {stderr}; {note}",
+        {"pid": started.pid, "stdout_path": stdout, "stderr_path": stderr, "note": note},
+    )
+
+
+def _ended(result: CommandResult) -> CallToolResult:
+    stdout, stdout_cut = both_ends(plain_text(result.stdout))
+    stderr, stderr_cut = both_ends(plain_text(result.stderr))
+    truncated = result.truncated or bool(stdout_cut or stderr_cut)
+    structured: Json = {
+        "exit_code": result.exit_code,
+        "stdout": stdout,
+        "stderr": stderr,
+        "truncated": truncated,
+        "timed_out": result.timed_out,
+        "note": f"stdout and stderr were {NOTE}" + (f"; truncated: {_MORE}" if truncated else ""),
+    }
+    timed_out = ", killed at its timeout" if result.timed_out else ""
+    lines = [f"exit code {result.exit_code}{timed_out}" + (f"; truncated: {_MORE}" * truncated)]
+    lines += [fenced(text, name) for name, text in (("stdout", stdout), ("stderr", stderr)) if text]
+    return answer("\n".join(lines), structured)
+
+
+RUN = Definition(
+    name="run_command",
+    title="Run a command",
+    description="Run a bash command inside, beside the terminal, and give its output. For more "
+    "than about 45 s use background=true: it returns at once and goes on.",
+    call=_run,
+    arguments={
+        "sandbox": STRING,
+        "command": STRING,
+        "timeout": described(NUMBER, "Seconds", default=30, maximum=decode.MAX_COMMAND),
+        "cwd": described(STRING, "Default: the project"),
+        "stdin": STRING,
+        "background": {**BOOLEAN, "default": False},
+    },
+    required=("sandbox", "command"),
+    output={
+        "exit_code": INTEGER,
+        **dict.fromkeys(("stdout", "stderr"), STRING),
+        **dict.fromkeys(("truncated", "timed_out"), BOOLEAN),
+        "pid": INTEGER,
+        **dict.fromkeys(("stdout_path", "stderr_path", "note"), STRING),
+    },
+    annotations=hints(destructive=True, open_world=True),
+)
