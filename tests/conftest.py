@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,27 @@ def require() -> Callable[[str], str]:
     return find
 
 
+@contextmanager
+def _short_folder() -> Generator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A folder on tmpfs whose path leaves room for a socket (107 bytes in all); then removed."""
-    path = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
-    yield path
-    shutil.rmtree(path)
+    with _short_folder() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def module_dir() -> Iterator[Path]:
+    """As ``short_dir``, one for a whole module."""
+    with _short_folder() as path:
+        yield path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "csb_mcp"
 LEAVES = ("csb_mcp.errors", "csb_mcp.model", "csb_mcp.ports", "csb_mcp.config", "csb_mcp.lib")
+LIGHT = ("csb_mcp.places", "csb_mcp.bridge", "csb_mcp.autostart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,11 @@ ROOMS = (
         ("anyio", "mcp", "mcp_types", "pydantic", "typing_extensions"),  # all of them the SDK's
     ),
     # The composition root knows every class. Around it stands the command: what a bridge needs in
-    # its few milliseconds (places, bridge, autostart) stays clear of all that is heavy.
+    # its few milliseconds (LIGHT) stays clear of all that is heavy.
     Room("csb_mcp.app", (*LEAVES, "csb_mcp.service", "csb_mcp.host", "csb_mcp.agents")),
-    Room("csb_mcp.places"),
-    Room("csb_mcp.autostart", (*LEAVES, "csb_mcp.places")),
-    Room("csb_mcp.bridge", (*LEAVES, "csb_mcp.places", "csb_mcp.autostart")),
-    Room("csb_mcp.daemon", (*LEAVES, "csb_mcp.places", "csb_mcp.app", "csb_mcp.transports")),
-    Room("csb_mcp.doctor", (*LEAVES, "csb_mcp.places", "csb_mcp.bridge", "csb_mcp.app")),
+    *(Room(light, (*LEAVES, *LIGHT)) for light in LIGHT),
+    Room("csb_mcp.daemon", (*LEAVES, *LIGHT, "csb_mcp.app", "csb_mcp.transports")),
+    Room("csb_mcp.doctor", (*LEAVES, *LIGHT, "csb_mcp.app")),
     Room("csb_mcp.launch", (*LEAVES, "csb_mcp.host")),
     Room("csb_mcp.__main__", (PACKAGE,)),
 )
