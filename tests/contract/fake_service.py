@@ -1,0 +1,214 @@
+"""A service in memory, for tests of how the MCP face translates.
+
+What it translates to is tested elsewhere, on real sandboxes.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from csb_mcp.config import Settings
+from csb_mcp.errors import CreateFailed, NotFound
+from csb_mcp.model import (
+    BackgroundCommand,
+    CommandResult,
+    Condition,
+    Event,
+    HostUsage,
+    Image,
+    KeysSent,
+    Limits,
+    Match,
+    Metrics,
+    Problem,
+    Region,
+    Sandbox,
+    SandboxSpec,
+    SandboxState,
+    SandboxUsage,
+    Screenshot,
+    TerminalText,
+    TerminalView,
+    WaitResult,
+    replace,
+)
+
+PIXELS = b"\x89PNG not really"
+
+
+class FakeService:
+    """What a test sets is what it gives. ``calls``: which were made; ``arguments``: of the last."""
+
+    def __init__(self) -> None:
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.calls: list[str] = []
+        self.arguments: dict[str, object] = {}
+        self.view = TerminalView(((0, "$ ls"), (1, "README"), (2, "")), "ab.1", False, False)
+        self.result: CommandResult | BackgroundCommand = CommandResult(0, "out\n", "")
+        self.error: Exception | None = None
+        self.waits_cancelled = 0
+        self.waiting = asyncio.Event()
+
+    def _called(self, name: str, **arguments: object) -> None:
+        self.calls.append(name)
+        self.arguments = arguments
+        if self.error is not None:
+            raise self.error
+
+    def _find(self, sandbox: str) -> Sandbox:
+        for record in self.sandboxes.values():
+            if record.id.startswith(sandbox) or record.name == sandbox:
+                return record
+        raise NotFound(f"no sandbox is called {sandbox!r}", choices=tuple(self.sandboxes))
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        self._called("create", spec=spec)
+        if spec.name == "fails":
+            raise CreateFailed("the display did not come up", stage="display")
+        sandbox = Sandbox(
+            id=f"{len(self.sandboxes):08d}",
+            spec=spec,
+            state=SandboxState.RUNNING,
+            uid=1000,
+            created_at=1_700_000_000.25,
+            name=spec.name,
+            limits=Limits(asked={"ttl": "60 s"} if spec.ttl else {}, enforced_by={"ttl": "daemon"}),
+            attach="tmux -S /x attach",
+        )
+        self.sandboxes[sandbox.id] = sandbox
+        return sandbox
+
+    async def list(self, state: SandboxState | None = None) -> list[Sandbox]:
+        self._called("list")
+        found = [s for s in self.sandboxes.values() if state is None or s.state is state]
+        return found[::-1]
+
+    async def get(self, sandbox: str) -> Sandbox:
+        return self._find(sandbox)
+
+    async def stop(self, sandbox: str) -> Sandbox:
+        self._called("stop")
+        record = replace(
+            self._find(sandbox),
+            state=SandboxState.STOPPED,
+            ended_at=1_700_000_060.0,
+            reason="stopped on request",
+            exit_status=143,
+        )
+        self.sandboxes[record.id] = record
+        return record
+
+    async def delete(self, sandbox: str) -> Sandbox:
+        self._called("delete")
+        return self.sandboxes.pop(self._find(sandbox).id)
+
+    async def send_keys(
+        self, sandbox: str, *, text: str | None, keys: Sequence[str], target: str, paste: bool
+    ) -> KeysSent:
+        self._called("send_keys", text=text, keys=keys, target=target, paste=paste)
+        self._find(sandbox)
+        return KeysSent((*([text] if text else []), *keys), "ab.1")
+
+    async def read_terminal(
+        self, sandbox: str, *, cursor: str | None, lines: int | None
+    ) -> TerminalView:
+        self._called("read_terminal", cursor=cursor, lines=lines)
+        self._find(sandbox)
+        return self.view
+
+    async def run_command(
+        self,
+        sandbox: str,
+        command: str,
+        *,
+        timeout: float,
+        cwd: str | None,
+        stdin: str | None,
+        background: bool,
+    ) -> CommandResult | BackgroundCommand:
+        self._called("run_command", command=command, timeout=timeout, cwd=cwd, stdin=stdin)
+        self._find(sandbox)
+        return BackgroundCommand(7, "/tmp/o", "/tmp/e") if background else self.result
+
+    async def screenshot(
+        self,
+        sandbox: str,
+        *,
+        region: Region | None,
+        max_width: int,
+        format: str,
+        if_changed_since: str | None,
+    ) -> Screenshot:
+        self._called("screenshot", region=region, max_width=max_width, format=format)
+        self._find(sandbox)
+        area = region or Region(0, 0, 1280, 800)
+        if if_changed_since == "e-1":
+            return Screenshot("e-1", None, area)
+        return Screenshot("e-1", Image(PIXELS, format, 640, 400, 0.5), area, tokens=341)
+
+    async def wait(
+        self,
+        sandboxes: Sequence[str],
+        until: Sequence[Condition],
+        *,
+        mode: str,
+        timeout: float,
+        cursor: Mapping[str, str],
+    ) -> WaitResult:
+        """Satisfied at once by any TerminalText; else it takes the whole timeout."""
+        self._called("wait", until=until, mode=mode, cursor=cursor)
+        found = [self._find(sandbox).id for sandbox in sandboxes]
+        cursors = {sandbox: f"{sandbox}.2" for sandbox in found}
+        for index, condition in enumerate(until):
+            if isinstance(condition, TerminalText):
+                match = Match(found[0], index, condition.text)
+                return WaitResult(True, (match,), cursors, 0.1)
+        self.waiting.set()
+        try:
+            await asyncio.sleep(timeout)
+        except asyncio.CancelledError:
+            self.waits_cancelled += 1
+            raise
+        return WaitResult(False, (), cursors, timeout)
+
+    async def metrics(self, sandbox: str | None) -> Metrics:
+        self._called("metrics")
+        host = HostUsage(12.5, 2, (0.1, 0.2, 0.3), 8 << 30, 4 << 30, 100 << 30, 50 << 30, 1)
+        if sandbox is None:
+            return Metrics(host)
+        self._find(sandbox)
+        return Metrics(host, SandboxUsage(5, 64 << 20, 1.5))
+
+    async def events(self, after: int | None = None) -> AsyncIterator[Event]:
+        yield Event(sequence=after or 1, time=time.time(), sandbox="x", kind="created")
+
+
+class FakeApp:
+    """As :func:`csb_mcp.app.build` gives it."""
+
+    def __init__(self) -> None:
+        self.service = FakeService()
+
+    def problems(self) -> list[Problem]:
+        return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
+
+    async def close(self) -> None:
+        Path(os.environ["CSB_MCP_STATE_DIR"], "closed").touch()
+
+
+async def build(settings: Settings) -> FakeApp:
+    assert settings.state_dir.is_dir()
+    if os.environ.get("CSB_MCP_RUN_AS") == "broken":
+        raise RuntimeError("the piece that broke")
+    return FakeApp()
+
+
+def main() -> None:
+    """The command, but its daemon serves a :class:`FakeService`."""
+    from csb_mcp import __main__ as command
+    from csb_mcp import daemon
+
+    daemon._default_build = lambda: build  # pyright: ignore[reportPrivateUsage]
+    command.main()
