@@ -40,13 +40,15 @@ done
 [[ -p $ready ]] || die '--ready-fifo must be a FIFO' 2
 [[ $geometry =~ ^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$ ]] || die '--geometry must be WIDTHxHEIGHT' 2
 
-# Xvfb as PID 1: it reaps the one child it has (xkbcomp) itself. It needs neither /proc nor /sys.
+# Xvfb as PID 1: it reaps the one child it has (xkbcomp) itself. It needs no /sys, and /proc only for
+# llvmpipe, which looks for processors there.
 args=(
   --unshare-user --uid 1000 --gid 1000 --disable-userns --cap-drop ALL
   --unshare-pid --as-pid-1 --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try
   --hostname display --new-session --die-with-parent --seccomp 7
 )
 root_args args
+[[ -z $gl ]] || args+=(--proc /proc --setenv MESA_SHADER_CACHE_DISABLE 1)
 args+=(
   --dev /dev --size 8388608 --tmpfs /tmp --dir /run
   --bind "$x11" /tmp/.X11-unix
@@ -67,7 +69,6 @@ width=${geometry%x*} height=${geometry#*x}
 limit=$((512 * 1024 + 3 * width * height * 4 / 1024)) # KiB; three screens: a window and its double
 if [[ -n $gl ]]; then
   limit=$((limit + 2048 * 1024)) # llvmpipe maps LLVM and gives each thread a stack and an arena
-  args+=(--proc /proc --setenv MESA_SHADER_CACHE_DISABLE 1)
 else
   server+=(-extension GLX)
 fi
