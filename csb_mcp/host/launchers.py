@@ -36,7 +36,7 @@ _PACKAGES = {
     "bwrap": "bubblewrap",
     "bash": "bash",
     "env": "coreutils",
-    "mkdir": "coreutils",
+    "stat": "coreutils",
     "setpriv": "util-linux",
     "script": "bsdutils (Debian), util-linux-script (Fedora)",
     "setsid": "util-linux",
@@ -169,11 +169,7 @@ def _read_texts() -> dict[str, bytes]:
     """Relative path of each installed file to its text, without the preamble."""
     here = sources()
     common = (here / "common.sh").read_bytes()
-    texts = {
-        name: common + (here / f"{name}.sh").read_bytes()
-        for name in _SCRIPTS
-        if (here / f"{name}.sh").is_file()
-    }
+    texts = {name: common + (here / f"{name}.sh").read_bytes() for name in _SCRIPTS}
     texts[_HELPER] = (here / "helper.sh").read_bytes()
     texts["share/chromium-policy.json"] = (here / "chromium-policy.json").read_bytes()
     texts |= dict.fromkeys(_WRAPPERS, (here / "chromium.sh").read_bytes())

@@ -119,7 +119,7 @@ leave_root() {
   local owner=${SUDO_UID:-0} group=${SUDO_GID:-0}
   [[ $owner =~ ^[0-9]+$ && $group =~ ^[0-9]+$ ]] || die 'SUDO_UID or SUDO_GID is not a number'
   if ((owner == 0)); then
-    read -r owner group < <(stat -L -c '%u %g' -- "${source:-$project}") || die "no folder $project"
+    read -r owner group < <("$CSB_STAT" -L -c '%u %g' -- "${source:-$project}") || die "no folder $project"
   fi
   ((owner != 0 && group != 0)) ||
     die "refusing to run a payload as root; run: sudo -u USER ${0##*/} ..."
@@ -136,7 +136,7 @@ enter_project() {
   else
     cd -P -- "$source" 2>/dev/null || die "cannot enter the project folder $source"
   fi
-  real=$(pwd -P)
+  real=$PWD
   [[ $project != *//* && $project/ != */./* && $project/ != */../* && $project != */ ]] ||
     die "the path $project is not in normal form"
   case $project in
@@ -159,12 +159,8 @@ system_args() {
   root_args args
   args+=(--proc /proc --ro-bind /proc/sys /proc/sys)
   local name
-  for name in acpi asound kcore key-users keys latency_stats sched_debug scsi timer_list; do
-    if [[ -d /proc/$name ]]; then
-      args+=(--perms 0555 --size 4096 --tmpfs "/proc/$name" --remount-ro "/proc/$name")
-    elif [[ -e /proc/$name ]]; then
-      args+=(--ro-bind /dev/null "/proc/$name")
-    fi
+  for name in key-users keys latency_stats sched_debug; do # the host's, in no namespace
+    [[ ! -e /proc/$name ]] || args+=(--ro-bind /dev/null "/proc/$name")
   done
   # bwrap binds the terminal it was started on at /dev/console; the payload has one of its own.
   args+=(
@@ -172,7 +168,7 @@ system_args() {
     --perms 1777 --size 536870912 --tmpfs /dev/shm --remount-ro /dev
     --perms 1777 --size 1073741824 --tmpfs /tmp --perms 0700 --dir /tmp/csb-commands
     --size 67108864 --tmpfs /run --perms 0700 --dir /run/user
-    --perms 1777 --size 1073741824 --tmpfs /var/tmp
+    --symlink ../tmp /var/tmp
   )
 }
 
@@ -207,12 +203,10 @@ own_args() {
   local program
   args+=(
     --ro-bind "$CSB_SHARE" /opt/csb
-    --ro-bind "$CSB_SHARE/chromium-policy.json" /etc/chromium/policies/managed/csb.json
-    --ro-bind "$CSB_SHARE/chromium-policy.json" /etc/opt/chrome/policies/managed/csb.json
-    --ro-bind-try /etc/chromium.d /etc/chromium.d
     --size 1048576 --tmpfs /run/csb
   )
   if [[ -n $x11 ]]; then
+    [[ -z $CSB_CHROMIUM ]] || chromium_args
     args+=(--ro-bind "$x11" /tmp/.X11-unix --ro-bind "$xauthority" /run/csb/Xauthority
       --setenv DISPLAY :0 --setenv XAUTHORITY /run/csb/Xauthority)
   fi
@@ -228,6 +222,14 @@ own_args() {
     [[ $program == /* && $program != / ]] || die "--program $program is not an absolute path"
     args+=(--ro-bind "$program" "$program")
   done
+}
+
+chromium_args() {
+  local policies=/etc/chromium
+  [[ $CSB_CHROMIUM != *google* ]] || policies=/etc/opt/chrome
+  args+=(--ro-bind "$CSB_SHARE/chromium-policy.json" "$policies/policies/managed/csb.json")
+  # Debian's start script reads all files of this folder, and fails if there is none.
+  [[ ! -d /etc/chromium.d ]] || args+=(--ro-bind /etc/chromium.d /etc/chromium.d)
 }
 
 # The pairs are for the payload alone. The helper, PID 1, never has them in its environment: there,
@@ -310,24 +312,21 @@ inside_project() {
 # this look and bwrap's another sandbox on the same project may put one there: the helper compares
 # what was mounted before it starts the payload.)
 protect() {
-  local path=$1 above='' part
-  local -a parts
-  IFS=/ read -r -a parts <<<"$path"
-  for part in "${parts[@]}"; do
-    above+=${above:+/}$part
-    [[ ! -L $above ]] ||
-      die "$project/$above is a symbolic link where the host trusts what it finds; replace it by a copy"
+  local path=$1 above='' rest=$1/
+  while [[ -n $rest ]]; do
+    above+=${above:+/}${rest%%/*}
+    rest=${rest#*/}
+    [[ ! -L $above ]] || die \
+      "$project/$above is a symbolic link where the host trusts what it finds; make it a copy"
     [[ -e $above ]] || return 0
   done
-  above=''
-  for part in "${parts[@]}"; do
-    above+=${above:+/}$part
-    if [[ $above == "$path" ]]; then
-      bind_once ro "$above"
-    else
-      bind_once rw "$above"
-    fi
+  above='' rest=$path
+  while [[ $rest == */* ]]; do
+    above+=${above:+/}${rest%%/*}
+    rest=${rest#*/}
+    bind_once rw "$above"
   done
+  bind_once ro "$path"
 }
 
 bind_once() {
@@ -349,7 +348,7 @@ bind_once() {
 # the kernel writes them (proc(5): path within the filesystem, some characters as octal).
 find_device() {
   local dev top point longest='' path
-  path=$(escape "$real")
+  escape "$real" path
   device='' root=''
   while read -r _ _ dev top point _; do
     [[ $path/ == "${point%/}"/* && ${#point} -ge ${#longest} ]] || continue
@@ -358,11 +357,12 @@ find_device() {
   root=${root:-/}
 }
 
+# escape TEXT NAME: put TEXT, as the kernel writes it in mountinfo, into the variable NAME.
 escape() {
   local text=${1//\\/\\134}
   text=${text// /\\040}
   text=${text//$'\t'/\\011}
-  printf '%s' "${text//$'\n'/\\012}"
+  printf -v "$2" '%s' "${text//$'\n'/\\012}"
 }
 
 main() {
@@ -390,11 +390,13 @@ main() {
     exit
   fi
   find_device
+  local shown
+  escape "$project" shown
   exec 9<"$CSB_BPF"
   args+=(--seccomp 9)
   [[ -z $control ]] || exec 3<>"$control" 4<>"$status"
   exec_bwrap args "$CSB_BASH" -p /opt/csb/helper.sh begin "${control:+channel}" "$pids" \
-    "$(escape "$project")" "$device" "$root" "${#mounts[@]}" "${mounts[@]}" "${command[@]}"
+    "$shown" "$device" "$root" "${#mounts[@]}" "${mounts[@]}" "${command[@]}"
 }
 
 main "$@"

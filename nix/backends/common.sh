@@ -4,8 +4,8 @@
 #
 #   CSB_CONTRACT  version of the launchers' command line, compared by the daemon
 #   CSB_LAYOUT    fhs: the host's own /usr is the root; nix: /nix/store is
-#   CSB_BWRAP CSB_ENV CSB_SETPRIV      programs that are run outside, absolute paths
-#   CSB_BASH CSB_SCRIPT CSB_SETSID CSB_MKDIR CSB_XVFB CSB_CHROMIUM
+#   CSB_BWRAP CSB_SETPRIV CSB_STAT     programs that are run outside, absolute paths
+#   CSB_BASH CSB_ENV CSB_SCRIPT CSB_SETSID CSB_XVFB CSB_CHROMIUM
 #                 programs that are run inside, absolute paths there; the last two may be empty
 #   CSB_PATH      PATH inside, without /opt/csb/bin
 #   CSB_SHARE     folder that is bound at /opt/csb: helper.sh, bin/, chromium-policy.json
@@ -40,9 +40,8 @@ root_args() {
       ;;
     *) die "unknown layout $CSB_LAYOUT" ;;
   esac
-  for name in ld.so.cache ld.so.conf ld.so.conf.d alternatives fonts localtime \
-    ssl/certs ssl/openssl.cnf ca-certificates ca-certificates.conf pki/tls pki/ca-trust/extracted \
-    static mime.types protocols services terminfo X11/app-defaults vdpau_wrapper.cfg; do
+  for name in ld.so.cache alternatives fonts localtime ssl/certs ssl/openssl.cnf pki/tls \
+    pki/ca-trust/extracted mime.types protocols services X11/app-defaults; do
     [[ ! -e /etc/$name ]] || _root+=(--ro-bind "/etc/$name" "/etc/$name")
   done
 }
@@ -70,5 +69,5 @@ exec_bwrap() {
   local -n _args=$1
   shift
   exec 8< <(printf '%s\0' "${_args[@]}")
-  exec "$CSB_ENV" -i "$CSB_BWRAP" --args 8 -- "$@"
+  exec -c "$CSB_BWRAP" --args 8 -- "$@"
 }

@@ -54,6 +54,7 @@ check_self() {
 
 # The memory hog dies first, not the helper. Then what was asked for as the environment.
 become_payload() {
+  umask 022
   printf '500\n' >/proc/self/oom_score_adj
   local pair
   [[ ! -e /run/csb/environment ]] || while IFS= read -r -d '' pair; do

@@ -1,0 +1,209 @@
+"""Commands inside a sandbox, and looks into it, from the daemon's side (``ports.Helper``).
+
+A request is a folder ``exec/ID`` that is bound read-only inside: files ``command``, ``cwd`` and
+``stdin``, FIFOs ``stdout`` and ``stderr``. What happened comes back over the channel. Everything
+that comes from inside is the sandbox's word: it can lie about its own results, and no more.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from csb_mcp.errors import HelperFailed, InvalidInput, SandboxEnded
+from csb_mcp.host.backends.channel import Channel, Request
+from csb_mcp.host.backends.output import Output
+from csb_mcp.lib.processes import ProcessHandle
+from csb_mcp.lib.safe_open import exists_in_root
+from csb_mcp.model import BackgroundCommand, CommandResult, Folders
+
+_COMMAND_BYTES = 100_000  # execve takes 128 KiB in one argument
+_START_SECONDS = 20.0  # a bash inside tries to fork for 15 s before it gives up
+_KILL_SECONDS = 2.0
+_LINGER_SECONDS = 1.0  # between the end of both streams and the exit line
+_KILLED = 128 + 9
+_TCP_LISTEN = b"0A"
+
+
+class SandboxHelper:
+    """``init`` is PID 1 inside and ``root`` an O_PATH descriptor of its root: both become ours."""
+
+    def __init__(self, channel: Channel, folders: Folders, init: ProcessHandle, root: int) -> None:
+        self._channel = channel
+        self._folders = folders
+        self._init = init
+        self._root = root
+        self._watch = asyncio.create_task(self._fail_when_ended())
+
+    @property
+    def init_pid(self) -> int:
+        """Host pid of PID 1 inside."""
+        return self._init.pid
+
+    async def run(
+        self, command: str, *, cwd: str | None, stdin: bytes, timeout: float, max_output: int
+    ) -> CommandResult:
+        """See ``ports.Helper.run``. Raises also InvalidInput (a command too long)."""
+        self._check_alive()
+        with self._folder(command, cwd, stdin) as folder:
+            outputs = [Output(folder / name, max_output) for name in ("stdout", "stderr")]
+            try:
+                return await self._result(folder.name, outputs, timeout)
+            finally:
+                for output in outputs:
+                    output.close()
+
+    async def start(self, command: str, *, cwd: str | None) -> BackgroundCommand:
+        """See ``ports.Helper.start``."""
+        self._check_alive()
+        with self._folder(command, cwd, b"") as folder:
+            request = self._channel.request("start", folder.name)
+            try:
+                pid = await self._started(request, _START_SECONDS)
+            finally:
+                self._channel.forget(request)
+            place = f"/tmp/csb-commands/{folder.name}"
+            return BackgroundCommand(pid, f"{place}.out", f"{place}.err")
+
+    async def terminate(self) -> None:
+        """See ``ports.Helper.terminate``."""
+        self._check_alive()
+        self._channel.send("terminate")
+
+    def path_exists(self, path: str) -> bool:
+        """See ``ports.Helper.path_exists``."""
+        # The descriptor would go on showing the tree of a sandbox that has ended.
+        return self._init.alive() and exists_in_root(self._root, path)
+
+    def port_open(self, port: int) -> bool:
+        """See ``ports.Helper.port_open``."""
+        return self._init.alive() and any(
+            _listens(Path(f"/proc/{self.init_pid}/net/{name}"), port) for name in ("tcp", "tcp6")
+        )
+
+    def close(self) -> None:
+        """See ``ports.Helper.close``."""
+        self._watch.cancel()
+        self._channel.fail(HelperFailed("the helper was let go of"))
+        self._channel.close()
+        self._init.close()
+        root, self._root = self._root, -1
+        if root >= 0:
+            os.close(root)
+
+    async def _result(
+        self, request_id: str, outputs: list[Output], timeout: float
+    ) -> CommandResult:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        request = self._channel.request("run", request_id)
+        timed_out = False
+        try:
+            await self._started(request, min(timeout, _START_SECONDS))
+            async with asyncio.timeout_at(deadline):
+                code = await self._exit(request, outputs)
+        except TimeoutError:
+            timed_out = True
+            code = await self._killed(request)
+        finally:
+            if not request.done.done():
+                self._channel.kill(request)
+            self._channel.forget(request)
+        for output in outputs:
+            output.drain()
+        out, err = outputs
+        return CommandResult(code, out.text, err.text, out.truncated or err.truncated, timed_out)
+
+    async def _started(self, request: Request, seconds: float) -> int:
+        try:
+            return await asyncio.wait_for(asyncio.shield(request.started), seconds)
+        except TimeoutError:
+            self._channel.kill(request)
+            raise HelperFailed(
+                f"the helper did not start the command within {seconds:g} s",
+                hint="the sandbox may be out of processes or memory; look at its terminal",
+            ) from None
+
+    async def _exit(self, request: Request, outputs: list[Output]) -> int:
+        """Wait for the exit line; if both streams end without one, its keeper was killed."""
+        silent = asyncio.gather(*(output.ended.wait() for output in outputs))
+        try:
+            await asyncio.wait([request.done, silent], return_when=asyncio.FIRST_COMPLETED)
+            return await asyncio.wait_for(asyncio.shield(request.done), _LINGER_SECONDS)
+        except TimeoutError:
+            raise HelperFailed("the command ended without a word: something killed it") from None
+        finally:
+            silent.cancel()
+
+    async def _killed(self, request: Request) -> int:
+        self._channel.kill(request)
+        try:
+            return await asyncio.wait_for(asyncio.shield(request.done), _KILL_SECONDS)
+        except (TimeoutError, HelperFailed):
+            return _KILLED
+
+    async def _fail_when_ended(self) -> None:
+        await self._init.wait()
+        self._channel.fail(SandboxEnded("the sandbox has ended"))
+
+    def _check_alive(self) -> None:
+        if not self._init.alive():
+            raise SandboxEnded("the sandbox has ended")
+
+    @contextmanager
+    def _folder(self, command: str, cwd: str | None, stdin: bytes) -> Generator[Path]:
+        files = {"command": _encoded("command", command), "stdin": stdin}
+        if cwd:
+            files["cwd"] = _encoded("cwd", cwd)
+        folder = self._folders.exec / secrets.token_hex(8)
+        try:
+            _write_request(folder, files)
+        except OSError as error:
+            raise HelperFailed(f"the request cannot be written: {error.strerror}") from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _encoded(field: str, text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("half a surrogate pair is no text", field=field) from error
+    if b"\0" in data:
+        raise InvalidInput("a NUL cannot be passed", field=field)
+    if len(data) > _COMMAND_BYTES:
+        raise InvalidInput(
+            f"{len(data)} bytes are too many; {_COMMAND_BYTES} can be passed",
+            field=field,
+            hint="write it to a file in the project and run that",
+        )
+    return data
+
+
+def _write_request(folder: Path, files: dict[str, bytes]) -> None:
+    """Readable by the payload's uid; nobody else can pass the runtime folder above."""
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        (folder / name).chmod(0o444)
+    for name in ("stdout", "stderr"):
+        os.mkfifo(folder / name)
+        (folder / name).chmod(0o666)
+    folder.chmod(0o755)
+
+
+def _listens(table: Path, port: int) -> bool:
+    try:
+        rows = table.read_bytes().splitlines()[1:]
+    except OSError:
+        return False
+    ending = b":%04X" % port
+    return any(
+        (field := row.split(maxsplit=4))[1].endswith(ending) and field[3] == _TCP_LISTEN
+        for row in rows
+    )
