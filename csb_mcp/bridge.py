@@ -65,7 +65,7 @@ def socket_path(flags: Mapping[str, str]) -> str:
     A test holds this against :func:`csb_mcp.config.load_settings`.
     """
     env = os.environ
-    runtime = env.get("CSB_MCP_RUNTIME_DIR") or _default_runtime(env)
+    runtime = env.get("CSB_MCP_RUNTIME_DIR", _default_runtime(env))
     if flags or "CSB_MCP_CONFIG" in env or not runtime.startswith("/") or _config_exists(env):
         from csb_mcp.config import load_settings  # noqa: PLC0415 costs 30 ms
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -47,17 +47,14 @@ class App(Protocol):
         ...
 
 
-Build = Callable[[Settings], Coroutine[None, None, App]]
-
-
-def serve(flags: Mapping[str, str], *, auto: bool, build: Build | None = None) -> None:
+def serve(flags: Mapping[str, str], *, auto: bool) -> None:
     """Be the daemon. Returns after a graceful end.
 
     ``auto``: it was started by ``csb-mcp stdio``; so it logs to a file and ends when it is quiet.
-    ``build``: makes what is to be served; by default :func:`csb_mcp.app.build`.
     Raises InvalidInput (settings), HostUnable (folders), Conflict (another daemon runs).
     """
     settings = load_settings(flags)
+    os.umask(0o077)  # what others may read is said file by file, however we were started
     prepare(settings)
     _log_to(daemon_log(settings) if auto else None)
     with ExitStack() as locks:
@@ -65,13 +62,7 @@ def serve(flags: Mapping[str, str], *, auto: bool, build: Build | None = None) -
         for path in (settings.lock_file, settings.mcp_socket.with_name("lock")):
             locks.callback(os.close, _lock(path, deadline))
         _raise_file_limit()
-        asyncio.run(_Daemon(settings, build or _default_build(), auto=auto).run())
-
-
-def _default_build() -> Build:
-    from csb_mcp.app import build  # noqa: PLC0415 it imports every piece, and pieces may be missing
-
-    return build
+        asyncio.run(_Daemon(settings, auto=auto).run())
 
 
 def _lock(path: Path, seconds: float) -> int:
@@ -124,15 +115,17 @@ def _log_to(path: Path | None) -> None:
 class _Daemon:
     """From the first socket to the last."""
 
-    def __init__(self, settings: Settings, build: Build, *, auto: bool) -> None:
+    def __init__(self, settings: Settings, *, auto: bool) -> None:
         self._settings = settings
-        self._build = build
         self._auto = auto
 
     async def run(self) -> None:
         """Serve until told to end."""
+        # Late, for it imports every piece; by now errors go to the log.
+        from csb_mcp.app import build  # noqa: PLC0415
+
         ending = _end_signal()
-        app = await self._build(self._settings)
+        app: App = await build(self._settings)
         connections = Connections(app.service, app.problems)
         try:
             await self._serve(app, connections, ending)
@@ -173,11 +166,7 @@ def _listener(path: Path) -> socket.socket:
     """The bound socket. What lies at ``path`` is stale, for we hold the lock."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
+    listener.bind(str(path))
     return listener
 
 

@@ -5,6 +5,7 @@ What it translates to is tested elsewhere, on real sandboxes.
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -206,9 +207,8 @@ async def build(settings: Settings) -> FakeApp:
 
 
 def main() -> None:
-    """The command, but its daemon serves a :class:`FakeService`."""
+    """The command, but in the place of the composition root stands this module."""
     from csb_mcp import __main__ as command
-    from csb_mcp import daemon
 
-    daemon._default_build = lambda: build  # pyright: ignore[reportPrivateUsage]
+    sys.modules["csb_mcp.app"] = sys.modules[__name__]
     command.main()
