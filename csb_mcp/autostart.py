@@ -55,8 +55,7 @@ def _start(
 ) -> T:
     log = daemon_log(settings)
     before = log.stat().st_size if log.exists() else 0
-    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    pid = _spawn([*_program(), "serve", "--auto", *words], log)
+    pid = _spawn([*_program(), "serve", "--auto", *_options(settings, flags)], log)
     alive = True
     while time.monotonic() < deadline:
         alive = alive and _alive(pid)
@@ -68,6 +67,14 @@ def _start(
         f"the daemon (pid {pid}) does not answer after {_SECONDS:g} s",
         hint=_last_words(log, before),
     )
+
+
+def _options(settings: Settings, flags: Mapping[str, str]) -> list[str]:
+    """``flags`` once more, as words; the file's name made absolute, for the daemon works in /."""
+    named = dict(flags)
+    if "config" in named or PREFIX + "CONFIG" in os.environ:
+        named["config"] = str(settings.config_file)
+    return [word for name, value in named.items() for word in (f"--{name}", value)]
 
 
 def _alive(pid: int) -> bool:
@@ -88,7 +95,7 @@ def _program() -> list[str]:
     """How to start ourselves again: a wrapper (Nix) may be what sets up the interpreter's path."""
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "__main__.py":
-        return [sys.executable, "-m", "csb_mcp"]
+        return [sys.executable, "-P", "-m", "csb_mcp"]
     return [script]
 
 

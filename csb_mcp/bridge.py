@@ -107,6 +107,8 @@ def call(path: str, preface: Mapping[str, object]) -> Connection | None:
     except (FileNotFoundError, ConnectionError):
         connection.close()
         return None
+    except OSError as error:  # another user's folder, or no folder at all
+        raise SystemExit(f"csb-mcp: {path} cannot be reached: {error}") from None
     if "error" in (values := json.loads(answer)):
         raise SystemExit(f"csb-mcp: {values['error']}")
     return Connection(connection, values)

@@ -85,6 +85,7 @@ class Station:
         process = subprocess.Popen(
             [str(command or self.command), *arguments],
             env=self.env,
+            cwd=self.base,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -335,6 +336,18 @@ def test_settings_may_be_given_to_the_bridge(station: Station) -> None:
     status, _, err = station.run("stdio", "--colour", "red")
     assert status == 1
     assert "no such setting" in err
+
+
+def test_a_settings_file_may_be_named_from_where_one_stands(station: Station) -> None:
+    (station.base / "mine.toml").write_text(f'runtime_dir = "{station.base}/file"\n')
+    del station.env["CSB_MCP_RUNTIME_DIR"]
+    for options, env in ((("--config", "mine.toml"), {}), ((), {"CSB_MCP_CONFIG": "mine.toml"})):
+        station.env |= env
+        status, out, err = station.run("stdio", *options, given=request(1, "metrics", {}))
+        assert (status, err) == (0, "")
+        assert "result" in out
+        assert (station.base / "file/daemon/mcp.sock").exists()
+        end(station.daemon(), signal.SIGTERM)
 
 
 def test_another_version_is_told_to_restart_the_daemon(station: Station) -> None:

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 MAX_LINE = 16 * 1024 * 1024
 
+_DRAIN_SECONDS = 660.0  # the longest run_command, and a minute
 _CANCELLED = "notifications/cancelled"
 _OPEN_END = "subscriptions/listen"  # a request that is answered only when the connection ends
 
@@ -34,14 +35,14 @@ class InFlight:
     """Requests that were read and are not answered yet."""
 
     def __init__(self) -> None:
-        self._ids: set[object] = set()
+        self._ids: set[str] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def received(self, message: JSONRPCMessage) -> None:
         """Count a request; forget one that the client cancels, for it is never answered."""
         if isinstance(message, JSONRPCRequest) and message.method != _OPEN_END:
-            self._ids.add(message.id)
+            self._ids.add(str(message.id))
             self._empty.clear()
         elif isinstance(message, JSONRPCNotification) and message.method == _CANCELLED:
             self._forget((message.params or {}).get("requestId"))
@@ -52,7 +53,7 @@ class InFlight:
             self._forget(message.id)
 
     def _forget(self, request: object) -> None:
-        self._ids.discard(request)
+        self._ids.discard(str(request))  # a client may cancel 1 as "1", says the SDK
         if not self._ids:
             self._empty.set()
 
@@ -192,7 +193,7 @@ class LineReader(_Stream):
             asyncio.ensure_future(_hung_up(self._descriptor)),
         }
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waits:
                 task.cancel()
