@@ -27,5 +27,5 @@ fix:
 	@scripts/fix
 
 bench:
-	@scripts/setup test
+	@scripts/setup bench
 	@scripts/bench
