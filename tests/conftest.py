@@ -1,6 +1,6 @@
 """What all tests share: tools that must be here, users, short folders, and nothing left behind.
 
-No test is left out without a word. A tool that is missing skips a test by hand and fails it in CI.
+No test is left out without a word: a skip, for a tool that is missing, say, is a failure in CI.
 A test marked ``root`` is left out for a normal user, and the last lines of the run say how many.
 """
 
@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,19 +48,6 @@ def user() -> User:
     if os.getuid():
         return User(os.getuid(), os.getgid())
     return User(UNUSED_UID, UNUSED_UID)
-
-
-@pytest.fixture(scope="session")
-def require() -> Callable[[str], str]:
-    """Path of a program that a test cannot do without."""
-
-    def find(program: str) -> str:
-        path = shutil.which(program)
-        if path is None:
-            pytest.skip(f"{program} is not installed: run scripts/setup test")
-        return path
-
-    return find
 
 
 @contextmanager
