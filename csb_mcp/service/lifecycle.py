@@ -39,13 +39,15 @@ class Lifecycle:
         self._pieces = pieces
         self._registry = registry
         self._events = events
+        self._registering = asyncio.Lock()
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :meth:`~csb_mcp.ports.SandboxService.create`."""
         check_spec(spec, self._settings, tuple(self._pieces.backends))
         project = open_project(spec.project_dir, self._settings)
         try:
-            sandbox = await self._register(spec, project)
+            async with self._registering:  # each takes a uid and a name that none other has
+                sandbox = await self._register(spec, project)
             async with self._registry.lock(sandbox.id):
                 return await self._bring_up(sandbox, project)
         finally:

@@ -116,11 +116,12 @@ class Manager:
             else:
                 rows = await live.terminal.rows(since)
         kept = rows.rows if lines is None else rows.rows[-lines:]
+        gap = cursor is not None and (since is None or rows.gap)
         return TerminalView(
             rows=kept,
             cursor=self._cursor(live, rows),
-            changed_only=cursor is not None and not rows.gap,
-            gap=cursor is not None and rows.gap,
+            changed_only=cursor is not None and not gap,
+            gap=gap,
             cut=len(rows.rows) - len(kept),
         )
 

@@ -108,6 +108,8 @@ class Waiter:
         if live is None:
             evidence = _after_end(sandbox, condition)
         else:
+            if isinstance(condition, FileExists):
+                condition = FileExists(str(sandbox.spec.project_dir / condition.path))
             evidence = await self._until_end(live, sandbox, condition)
         return Match(sandbox.id, index, evidence[:_EVIDENCE])
 

@@ -1,0 +1,59 @@
+"""The composition root: the one place that knows every piece by its class."""
+
+from dataclasses import dataclass
+
+from csb_mcp.config import Settings
+from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
+from csb_mcp.host.display.xvfb import XvfbDisplays
+from csb_mcp.host.keeper import DiskKeeper
+from csb_mcp.host.launchers import Launchers, find_tool
+from csb_mcp.host.metrics import PsutilMeter
+from csb_mcp.host.store import SqliteStore
+from csb_mcp.host.terminal.tmux import TmuxTerminals
+from csb_mcp.host.watcher import InotifyWatcher
+from csb_mcp.model import Problem
+from csb_mcp.service.creation import Pieces
+from csb_mcp.service.manager import Manager
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A built and restored service with its pieces. The caller closes it."""
+
+    service: Manager
+    pieces: Pieces
+
+    def problems(self) -> list[Problem]:
+        """What this host lacks, piece by piece. Starts short processes."""
+        pieces = (*self.pieces.backends.values(), self.pieces.displays, self.pieces.terminals)
+        return [problem for piece in pieces for problem in piece.problems()]
+
+    async def close(self) -> None:
+        """Let go of everything; sandboxes go on."""
+        await self.service.close()
+
+
+async def build(settings: Settings) -> App:
+    """Put the pieces together and take up what an earlier daemon left.
+
+    The folders of ``settings`` must exist. Raises StoreUnusable, HostUnable; nothing was changed
+    then.
+    """
+    launchers = Launchers(settings.runtime_dir / "launchers", settings)
+    launchers.install()
+    bubblewrap = BubblewrapBackend(settings, launchers)
+    pieces = Pieces(
+        backends={bubblewrap.name: bubblewrap},
+        displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb)),
+        terminals=TmuxTerminals(settings.tmux),
+        keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),
+        watcher=InotifyWatcher(),
+    )
+    store = await SqliteStore.open(settings.state_dir / "store.db")
+    service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))
+    try:
+        await service.restore()
+    except BaseException:
+        await service.close()
+        raise
+    return App(service, pieces)
