@@ -136,6 +136,7 @@ def end(pid: int, how: signal.Signals) -> None:
 @pytest.fixture
 def station() -> Iterator[Station]:
     base = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
+    base.chmod(0o711)  # a root daemon's sandboxes have uids of their own
     station = Station(base)
     yield station
     station.end()
@@ -519,3 +520,27 @@ def test_somebody_elses_folder_is_refused(short_dir: Path) -> None:
     os.chown(short_dir / "theirs", 65533, 65533)
     with pytest.raises(HostUnable, match="belongs to uid 65533"):
         private_folder(short_dir / "theirs")
+
+
+def structured(out: str) -> Any:
+    return json.loads(out)["result"]["structuredContent"]
+
+
+def test_a_real_sandbox_outlives_a_killed_daemon(station: Station) -> None:
+    station.command = Path(sys.executable).with_name("csb-mcp")
+    project = station.base / "project"
+    project.mkdir()
+    status, out, _ = station.run("doctor")
+    assert (status, out.splitlines()[-1]) == (0, "Sandboxes can be made.")
+    create = request(1, "create_sandbox", {"project_dir": str(project), "name": "web"})
+    _, out, err = station.run("stdio", given=create)
+    assert structured(out)["state"] == "running", err
+    try:
+        end(station.daemon(), signal.SIGKILL)
+        command = {"sandbox": "web", "command": "pwd; echo written > file"}
+        _, out, _ = station.run("stdio", given=request(1, "run_command", command))
+        assert structured(out)["stdout"] == f"{project}\n"
+        assert (project / "file").read_text() == "written\n"
+    finally:
+        _, out, _ = station.run("stdio", given=request(1, "delete", {"sandbox": "web"}))
+    assert structured(out)["state"] == "stopped"

@@ -23,6 +23,7 @@ from csb_mcp.transports.mcp.tool import (
 )
 
 _MAX_LISTED = 50
+_IN_LINE = ("id", "name", "state", "reason", "project_dir", "limits")  # said before the details
 
 _RECORD: Json = {
     **dict.fromkeys(("id", "backend", "agent", "state", "agent_state", "project_dir"), STRING),
@@ -73,10 +74,13 @@ def _line(sandbox: Sandbox, verb: str = "") -> str:
 
 
 def _details(record: dict[str, Any]) -> str:
-    plain = {key: value for key, value in record.items() if key not in ("id", "limits", "reason")}
     asked, by = record["limits"]["asked"], record["limits"]["enforced_by"]
     limits = [f"{key} {value} (by {by.get(key, 'nothing')})" for key, value in asked.items()]
-    lines = [f"{key}: {value}" for key, value in plain.items() if value not in (None, "")]
+    lines = [
+        f"{key}: {value}"
+        for key, value in record.items()
+        if key not in _IN_LINE and value not in (None, "")
+    ]
     return "\n".join([*lines, *(["limits: " + ", ".join(limits)] if limits else [])])
 
 
