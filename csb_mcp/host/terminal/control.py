@@ -1,0 +1,277 @@
+"""One ``tmux -C`` client: commands down a pipe, answers and notices up another.
+
+The protocol is in tmux(1), CONTROL MODE. The server reads and writes the pipes itself (the client
+process hands them over), so a command costs one write and one read. ``%output`` is taken as a fact
+only; what the pane shows is asked for.
+"""
+
+import asyncio
+import os
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from csb_mcp.errors import TerminalFailed
+from csb_mcp.lib.processes import ProcessHandle, end_all
+from csb_mcp.lib.pulse import Pulse
+
+ANSWER_SECONDS = 5.0
+FLOOD_BYTES = 16 * 1024  # of %output within one hold; more than a screenful of colours
+DETACH_SECONDS = 1.0
+HOLD_SECONDS = 0.004  # for so long tmux keeps a flooding pane's output to itself
+MAX_UNSENT = 4 * 1024 * 1024
+MAX_LINE = 1024 * 1024  # tmux sends at most 8 KiB of a pane in one line, escaped four-fold
+
+Blocks = list[list[bytes]]
+RowCount = Callable[[Blocks], int]
+
+
+@dataclass(slots=True)
+class _Request:
+    """A line of commands. Each answers with a block; one that fails drops those after it."""
+
+    wanted: int
+    answer: asyncio.Future[Blocks]
+    row_count: RowCount | None
+    blocks: Blocks = field(default_factory=list[list[bytes]])
+
+    def rows_to_come(self) -> int:
+        """How many lines of the block that begins now are rows, whatever they look like."""
+        if self.row_count is None or len(self.blocks) + 1 < self.wanted:
+            return 0
+        return self.row_count(self.blocks)
+
+
+class Control(asyncio.Protocol):
+    """The connection. Belongs to one event loop; ``close`` it.
+
+    ``output`` beats when the pane printed something; ``printed`` counts the bytes (roughly; a flood
+    counts as more than there was), ``last_output`` is the loop time of the last beat.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], stderr: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.output = Pulse()
+        self.printed = 0
+        self.last_output = loop.time()
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._process = process
+        self._stderr = stderr
+        self._pending: deque[_Request] = deque()
+        self._tail = b""
+        self._inside = False  # a block, that is
+        self._block: list[bytes] = []
+        self._guard = b""
+        self._rows_left = 0
+        self._trouble: list[bytes] = []
+        self._burst = 0
+        self._burst_began = 0.0
+        self._hold: asyncio.TimerHandle | None = None
+        self._pane: str | None = None
+        self._reader: asyncio.ReadTransport | None = None
+        self._writer: asyncio.WriteTransport | None = None
+
+    @classmethod
+    async def open(
+        cls, argv: Sequence[str], *, env: Mapping[str, str], inherit: Sequence[int] = ()
+    ) -> Self:
+        """Start ``argv`` (a tmux client with ``-C``); ``inherit`` are descriptors it gets as well.
+
+        Raises TerminalFailed if it cannot be started.
+        """
+        stderr = os.memfd_create("stderr")  # a pipe could fill, and would have to be read
+        try:
+            # Popen, not asyncio's: 3.11 would add a thread for each child to wait for it.
+            process = subprocess.Popen(  # noqa: ASYNC220  a millisecond, by vfork(2)
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0,
+                env=env, cwd="/", pass_fds=inherit, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            os.close(stderr)
+            raise TerminalFailed(f"{argv[0]} cannot be started: {error.strerror}") from error
+        loop = asyncio.get_running_loop()
+        self = cls(process, stderr, loop)
+        self._reader, _ = await loop.connect_read_pipe(lambda: self, process.stdout)
+        self._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        return self
+
+    def hold_floods_of(self, pane: str) -> None:
+        """Let tmux keep ``pane``'s output to itself for moments when there is too much of it."""
+        self._pane = pane
+        # pause-after: should this process stand still, the payload waits for it one second at most.
+        self.request(["refresh-client -f pause-after=1"])
+
+    def request(
+        self, commands: Sequence[str], *, row_count: RowCount | None = None
+    ) -> asyncio.Future[Blocks]:
+        """Send ``commands`` as one line: tmux runs them in one go, with no output in between.
+
+        The answer is the lines of each; TerminalFailed if one was refused. ``row_count`` tells from
+        the blocks before it how many lines the last one has: rows of a pane may look like ``%end``.
+        """
+        answer: asyncio.Future[Blocks] = self._loop.create_future()
+        # Nobody may be left to hear of a failure (a hold, a caller that was cancelled).
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._lost.done() or self._writer is None:
+            answer.set_exception(self._gone())
+        elif self._writer.get_write_buffer_size() > MAX_UNSENT:
+            answer.set_exception(TerminalFailed("tmux does not read its commands"))
+        else:
+            self._pending.append(_Request(len(commands), answer, row_count))
+            self._writer.write(" ; ".join(commands).encode() + b"\n")
+        return answer
+
+    async def run(self, commands: Sequence[str], *, row_count: RowCount | None = None) -> Blocks:
+        """As ``request``, and wait. Raises TerminalFailed, also if no answer comes in time."""
+        return await answered(self.request(commands, row_count=row_count))
+
+    async def ended(self) -> None:
+        """Wait until the connection is gone, for whatever reason."""
+        await asyncio.shield(self._lost)
+
+    def trouble(self) -> str:
+        """What tmux complained of, other than in answer to a request."""
+        return b" ".join(self._trouble).replace(b"%exit", b"").strip().decode(errors="replace")
+
+    def complaints(self) -> str:
+        """What the client, or the program before it, wrote to standard error; at most 4 KiB."""
+        return os.pread(self._stderr, 4096, 0).decode(errors="replace").strip()
+
+    async def close(self, *, force: bool = False) -> None:
+        """End this client; the server goes on. Idempotent.
+
+        ``force``: by SIGKILL, because it may not have come so far as to read its input.
+        """
+        if self._hold is not None:
+            self._hold.cancel()
+        if self._writer is None or self._reader is None or self._process.returncode is not None:
+            return
+        self._writer.abort() if force else self._writer.close()  # tmux takes that as a detach
+        handle = ProcessHandle(self._process.pid)
+        await end_all([handle], self._loop.time() + (0.0 if force else DETACH_SECONDS))
+        handle.close()
+        self._reader.close()
+        await self.ended()
+        self._process.wait()  # it has ended: this collects it, and does not wait
+        os.close(self._stderr)
+
+    # The rest is asyncio's side.
+
+    def data_received(self, data: bytes) -> None:
+        """Take what tmux wrote apart, line by line."""
+        if self._tail:
+            data = self._tail + data
+        position, printed = 0, 0
+        while (end := data.find(b"\n", position)) >= 0:
+            if self._inside:
+                self._in_block(data[position:end])
+            elif data.startswith((b"%output ", b"%extended-output "), position):
+                printed += end - position
+            else:
+                self._notice(data[position:end])
+            position = end + 1
+        self._tail = data[position:]
+        if len(self._tail) > MAX_LINE and self._reader is not None:
+            self._reader.close()
+        if printed:
+            self._beat(printed)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's name
+        """The client ended, or we let go of it: everybody who waits is told."""
+        if not self._lost.done():
+            self._lost.set_result(None)
+        while self._pending:
+            request = self._pending.popleft()
+            if not request.answer.done():
+                request.answer.set_exception(self._gone())
+
+    def _notice(self, line: bytes) -> None:
+        kind, _, rest = line.partition(b" ")
+        if kind == b"%begin":
+            self._begin(rest)
+        elif kind == b"%pause":
+            self._held()
+        elif kind == b"%exit" or not kind.startswith(b"%"):
+            self._trouble = [*self._trouble[-4:], line]
+
+    def _begin(self, guard: bytes) -> None:
+        self._inside, self._block, self._guard, self._rows_left = True, [], guard, 0
+        if self._ours() and self._pending:
+            self._rows_left = self._pending[0].rows_to_come()
+
+    def _ours(self) -> bool:
+        return self._guard.endswith(b" 1")  # 0: a command that came by argument or configuration
+
+    def _in_block(self, line: bytes) -> None:
+        if self._rows_left > 0:
+            self._rows_left -= 1
+        elif line.startswith((b"%end ", b"%error ")) and line.endswith(self._guard):
+            self._inside = False
+            self._answer(self._block, failed=line.startswith(b"%error"))
+            return
+        self._block.append(line)
+
+    def _answer(self, block: list[bytes], *, failed: bool) -> None:
+        if not self._ours() or not self._pending:
+            self._trouble += block if failed else []
+            return
+        request = self._pending[0]
+        request.blocks.append(block)
+        if not failed and len(request.blocks) < request.wanted:
+            return
+        self._pending.popleft()
+        if request.answer.done():
+            return
+        if failed:
+            words = b" ".join(block).decode(errors="replace")
+            request.answer.set_exception(TerminalFailed(f"tmux refused a command: {words}"))
+        else:
+            request.answer.set_result(request.blocks)
+
+    def _beat(self, printed: int) -> None:
+        now = self._loop.time()
+        if now - self._burst_began > HOLD_SECONDS:
+            self._burst, self._burst_began = 0, now
+        self._burst += printed
+        self.printed += printed
+        self.last_output = now
+        self.output.beat()
+        if self._burst > FLOOD_BYTES and self._hold is None and self._pane is not None:
+            self._burst = 0
+            # Its %pause comes inside the answer's block; one out of the blue (see above) does not.
+            self.request([f"refresh-client -A '{self._pane}:pause'"]).add_done_callback(
+                lambda _: self._held()
+            )
+
+    def _held(self) -> None:
+        if self._hold is None:
+            self._hold = self._loop.call_later(HOLD_SECONDS, self._release)
+
+    def _release(self) -> None:
+        self._hold = None
+        if self._lost.done():
+            return
+        # Nobody counted what was printed meanwhile; there may have been something.
+        self.request([f"refresh-client -A '{self._pane}:continue'"]).add_done_callback(
+            lambda _: self._beat(FLOOD_BYTES // 2)
+        )
+
+    def _gone(self) -> TerminalFailed:
+        said = self.trouble()
+        return TerminalFailed(
+            "the tmux server went away" + (f": {said}" if said else ""),
+            hint="The sandbox has ended; its log tells its last words",
+        )
+
+
+async def answered(answer: asyncio.Future[Blocks]) -> Blocks:
+    """Wait for an answer; TerminalFailed if tmux owes it for more than ANSWER_SECONDS."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await answer
+    except TimeoutError as error:
+        raise TerminalFailed(f"tmux did not answer within {ANSWER_SECONDS:g} s") from error
