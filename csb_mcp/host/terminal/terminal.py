@@ -1,6 +1,7 @@
 """``Terminal`` (ports.py): one sandbox's tmux server, over its control connection."""
 
 import asyncio
+import signal
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -36,8 +37,9 @@ class TmuxTerminal:
         self._text = text
         self._main = main
         self._display = display
-        self._payload = hold([] if main.dead else [main.pid])
-        displays = hold([] if display.dead else [display.pid])
+        # One whose status is known was waited for: its pid may be another's by now.
+        self._payload = hold([main.pid] if main.status is None else [])
+        displays = hold([display.pid] if display.status is None else [])
         self._tree = Tree(server, [*self._payload, *displays])
         self._screen = Screen(text)
         self._looking = asyncio.Lock()
@@ -148,8 +150,11 @@ class TmuxTerminal:
         loop = asyncio.get_running_loop()
         deadline, delay = loop.time() + seconds, FIRST_DELAY
         while True:
+            # Dead is a pane whose pty is closed; its status comes by SIGCHLD, later or never:
+            # libutempter, which Debian's tmux calls when a pane dies, resets that signal for a
+            # moment, and the program that ends in it stays a zombie. Another signal is harmless.
+            self._tree.server.kill(signal.SIGCHLD)
             pane = (await list_panes(self._control))["main"]
-            # The pane counts as dead when its pty is closed; its status comes by SIGCHLD, later.
             if (pane.dead and pane.status is not None) or loop.time() > deadline:
                 return pane
             await asyncio.sleep(delay)
