@@ -15,6 +15,7 @@
 #   ended N     from the payload's own parent below: the payload ended with status N
 set +e +u +o pipefail
 EXEC=/run/csb/exec
+SIGNALS=(HUP INT QUIT TERM USR1 USR2 ALRM)
 
 refuse() {
   printf 'csb: refusing to start: %s\n' "$1" >&2
@@ -66,7 +67,7 @@ become_payload() {
 # A bash that was started by & ignores ^C, and so would all below it: hence the traps.
 start_payload() {
   (
-    trap : INT QUIT TERM HUP
+    trap : "${SIGNALS[@]}"
     become_payload
     if [[ -t 0 && -t 1 ]]; then
       printf -v line '%q ' "$@"
@@ -85,9 +86,11 @@ start_payload() {
 keep_command() {
   local id=$2 command='' cwd=. status
   exec 3>&-
-  # Where fork fails bash gives up after some seconds, and this shell with it.
-  trap 'printf "failed %s fork\n" "$id" >&4' EXIT
-  trap : INT QUIT
+  # Where fork fails bash sleeps and tries again, up to 15 seconds, then it exits. SIGCHLD cuts the
+  # sleep short (the daemon sends it to whoever takes long), but only if the fork is one by &: for
+  # another bash blocks it.
+  # shellcheck disable=SC2064  # expanded now: a local is gone by then
+  trap "printf 'failed %s fork\n' '$id' >&4" EXIT
   IFS= read -r -d '' command <"$EXEC/$id/command" || [[ -n $command ]] || failed request
   [[ ! -e $EXEC/$id/cwd ]] || IFS= read -r -d '' cwd <"$EXEC/$id/cwd"
   cd -- "$cwd" || failed folder
@@ -97,7 +100,8 @@ keep_command() {
     begin_command
   fi
   exec <"$EXEC/$id/stdin" >"$EXEC/$id/stdout" 2>"$EXEC/$id/stderr" || failed request
-  (begin_command)
+  begin_command <&0 &
+  wait "$!"
   status=$?
   trap - EXIT
   printf 'exit %s %s\n' "$id" "$status" >&4
@@ -110,8 +114,9 @@ failed() {
 }
 
 # setsid(1) does not fork, for this is no group leader: the pid that was told stays the right one.
+# What bash starts by & ignores ^C, and so would the command: hence the second trap.
 begin_command() {
-  trap - EXIT
+  trap - EXIT "${SIGNALS[@]}"
   printf 'started %s %s\n' "$id" "$BASHPID" >&4
   exec "$CSB_SETSID" "$CSB_BASH" -c "$command" 4>&-
 }
@@ -148,6 +153,7 @@ finish() {
 # A script's bash exits when it cannot fork: become a new one, which needs no fork.
 serve() {
   trap 'exec "$CSB_BASH" -p "$0" resume "$payload" "$current"' EXIT
+  trap '' "${SIGNALS[@]}" # `pkill bash` inside is not meant for us
   local line
   while :; do
     if IFS= read -r -t 2 -n 256 -u 3 line; then

@@ -110,7 +110,11 @@ class Launched:
 
     async def ended(self) -> int:
         """Its exit status."""
-        return await asyncio.wait_for(asyncio.to_thread(self.process.wait), DEADLINE)
+        waiting = asyncio.to_thread(self.process.wait, DEADLINE)
+        try:
+            return await waiting
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running; it printed:\n{self.printed!r}") from None
 
 
 def spawn(

@@ -58,14 +58,19 @@ def protected_paths() -> tuple[str, ...]:
 
 
 class BubblewrapBackend:
-    """See ``ports.Backend``. ``launchers`` must be installed before anything is prepared."""
+    """See ``ports.Backend``. ``launchers`` must be installed before anything is prepared.
+
+    ``identities``: the uid rules, if they are not those of this process.
+    """
 
     name = "bubblewrap"
 
-    def __init__(self, settings: Settings, launchers: Launchers) -> None:
+    def __init__(
+        self, settings: Settings, launchers: Launchers, identities: Identities | None = None
+    ) -> None:
         self._settings = settings
         self._launchers = launchers
-        self._identities = Identities(settings)
+        self._identities = identities or Identities(settings)
 
     def problems(self) -> Sequence[Problem]:
         """See ``ports.Backend.problems``."""
@@ -75,6 +80,10 @@ class BubblewrapBackend:
     def choose_uid(self, project: Path, taken: Collection[int]) -> int:
         """See ``ports.Backend.choose_uid``."""
         return self._identities.choose(project, taken)
+
+    def unguarded(self, project: Path) -> Sequence[str]:
+        """See ``ports.Backend.unguarded``."""
+        return [path for path in protected_paths() if not os.path.lexists(project / path)]
 
     async def prepare(self, sandbox: Sandbox, folders: Folders, project_fd: int) -> Launch:
         """See ``ports.Backend.prepare``. Raises InvalidInput (env), HostUnable."""

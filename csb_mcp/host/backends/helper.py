@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,13 @@ from pathlib import Path
 from csb_mcp.errors import HelperFailed, InvalidInput, SandboxEnded
 from csb_mcp.host.backends.channel import Channel, Request
 from csb_mcp.host.backends.output import Output
-from csb_mcp.lib.processes import ProcessHandle
+from csb_mcp.lib.processes import ProcessHandle, children, hold
 from csb_mcp.lib.safe_open import exists_in_root
 from csb_mcp.model import BackgroundCommand, CommandResult, Folders
 
 _COMMAND_BYTES = 100_000  # execve takes 128 KiB in one argument
-_START_SECONDS = 20.0  # a bash inside tries to fork for 15 s before it gives up
+_START_SECONDS = 10.0
+_PATIENCE_SECONDS = 1.0
 _KILL_SECONDS = 2.0
 _LINGER_SECONDS = 1.0  # between the end of both streams and the exit line
 _KILLED = 128 + 9
@@ -118,18 +120,33 @@ class SandboxHelper:
         return CommandResult(code, out.text, err.text, out.truncated or err.truncated, timed_out)
 
     async def _started(self, request: Request, seconds: float) -> int:
-        try:
-            return await asyncio.wait_for(asyncio.shield(request.started), seconds)
-        except TimeoutError:
-            self._channel.kill(request)
-            raise HelperFailed(
-                f"the helper did not start the command within {seconds:g} s",
-                hint="the sandbox may be out of processes or memory; look at its terminal",
-            ) from None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (left := deadline - loop.time()) > 0:
+            try:
+                return await asyncio.wait_for(
+                    asyncio.shield(request.started), min(left, _PATIENCE_SECONDS)
+                )
+            except TimeoutError:
+                self._nudge()
+        self._channel.kill(request)
+        raise HelperFailed(
+            f"the helper did not start the command within {seconds:g} s",
+            hint="the sandbox may be out of processes or memory; look at its terminal",
+        )
+
+    def _nudge(self) -> None:
+        """Wake a bash that sleeps between two tries to fork (for 15 s in all): it then gives up.
+
+        SIGCHLD: each bash catches it, and it means nothing to whom it does not concern.
+        """
+        for handle in hold([self.init_pid, *children(self.init_pid)]):
+            handle.kill(signal.SIGCHLD)
+            handle.close()
 
     async def _exit(self, request: Request, outputs: list[Output]) -> int:
         """Wait for the exit line; if both streams end without one, its keeper was killed."""
-        silent = asyncio.gather(*(output.ended.wait() for output in outputs))
+        silent = asyncio.create_task(_all_ended(outputs))
         try:
             await asyncio.wait([request.done, silent], return_when=asyncio.FIRST_COMPLETED)
             return await asyncio.wait_for(asyncio.shield(request.done), _LINGER_SECONDS)
@@ -167,6 +184,11 @@ class SandboxHelper:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _all_ended(outputs: list[Output]) -> None:
+    for output in outputs:
+        await output.ended.wait()
 
 
 def _encoded(field: str, text: str) -> bytes:
