@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from csb_mcp.lib.processes import descendants
+from tests.reaper import command_line
 
 IN_CI = bool(os.environ.get("CI"))
 UNUSED_UID = 65533  # no account has it on Debian, and none is needed: bwrap, tmux and Xvfb run so
@@ -120,7 +121,7 @@ class Traces:
     def since(self, before: "Traces") -> list[str]:
         """What is here and was not before, each in words."""
         return [
-            *(f"process {pid}: {_command_line(pid)}" for pid in self.processes - before.processes),
+            *(f"process {pid}: {command_line(pid)}" for pid in self.processes - before.processes),
             *(f"mount {point}" for point in self.mounts - before.mounts),
             *(f"folder {path}" for path in self.folders - before.folders),
         ]
@@ -129,23 +130,13 @@ class Traces:
 def _our_processes() -> list[int]:
     """All below us; under tests/reaper.py also those that were detached."""
     root = int(os.environ.get("CSB_TEST_REAPER", os.getpid()))
-    return [pid for pid in descendants(root) if pid != os.getpid() and _command_line(pid)]
+    return [pid for pid in descendants(root) if pid != os.getpid() and command_line(pid)]
 
 
 def _our_folders() -> list[str]:
     if not IN_CI:  # by hand a daemon or a second run may work beside this one
         return []
     return [str(path) for parent in RUNTIME_PARENTS for path in parent.glob("csb*")]
-
-
-def _command_line(pid: int) -> str:
-    """Arguments apart by spaces; empty for a zombie and for what is gone."""
-    try:
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
-    except OSError:
-        return ""
 
 
 def _open_descriptors() -> dict[int, str]:

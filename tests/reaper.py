@@ -67,11 +67,12 @@ def reap_ended() -> bool:
 
 
 def command_line(pid: int) -> str:
-    """As in /proc, arguments apart by spaces; empty if it is gone."""
+    """What it was started as, in one short line; empty for a zombie and for what is gone."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (OSError, UnicodeDecodeError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
         return ""
+    return " ".join(" ".join(words).split())[:200]
 
 
 if __name__ == "__main__":
