@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -50,6 +50,8 @@ class Creation:
         self._timeout = timeout
         self._backend = pieces.backends[sandbox.spec.backend]
         self._folders: Folders = pieces.keeper.folders(sandbox.id)
+        self._display: Display | None = None
+        self._helper: Helper | None = None
         self.stage = "folders"
         self.terminal: Terminal | None = None
 
@@ -66,28 +68,42 @@ class Creation:
             self.terminal = await self._pieces.terminals.start(
                 self._folders, payload, screen, deadline
             )
-            self.stage = "display and helper"
-            display, helper = await self._answers(self.terminal, deadline)
-            return Live(self._sandbox.id, self._folders, self.terminal, display, helper)
+            self.stage = "display and launcher"
+            await self._answers(self.terminal, deadline)
+            return Live(self._sandbox.id, self._folders, self.terminal, self._display, self._helper)
 
-    async def _answers(self, terminal: Terminal, deadline: float) -> tuple[Display, Helper]:
+    async def _answers(self, terminal: Terminal, deadline: float) -> None:
         """Display and helper, side by side; at once an error if either's program ends instead."""
-        geometry = self._sandbox.spec.geometry
         async with asyncio.TaskGroup() as group:
             watches = (
                 group.create_task(self._launcher_ended(terminal)),
                 group.create_task(self._display_ended(terminal)),
             )
-            display = group.create_task(
-                self._pieces.displays.connect(self._folders, geometry, deadline)
-            )
-            helper = group.create_task(
-                self._backend.connect(self._folders, terminal.pane_pid, deadline)
-            )
-            await asyncio.wait({display, helper})
+            connects = {
+                group.create_task(self._connect_display(deadline)),
+                group.create_task(self._connect_helper(terminal, deadline)),
+            }
+            await asyncio.wait(connects)
             for watch in watches:
                 watch.cancel()
-        return display.result(), helper.result()
+
+    async def _connect_display(self, deadline: float) -> None:
+        with self._in_stage("display"):
+            self._display = await self._pieces.displays.connect(
+                self._folders, self._sandbox.spec.geometry, deadline
+            )
+
+    async def _connect_helper(self, terminal: Terminal, deadline: float) -> None:
+        with self._in_stage("launcher"):
+            self._helper = await self._backend.connect(self._folders, terminal.pane_pid, deadline)
+
+    @contextlib.contextmanager
+    def _in_stage(self, stage: str) -> Generator[None]:
+        """Names the one of several stages at once that failed."""
+        try:
+            yield
+        except CsbError as error:
+            raise CreateFailed(error.message, stage=stage, hint=error.hint) from error
 
     async def _launcher_ended(self, terminal: Terminal) -> NoReturn:
         status = await terminal.wait_exit()
@@ -115,6 +131,10 @@ class Creation:
         if terminal is None:  # cancelled, perhaps, while tmux was starting: the lifeline tells
             with contextlib.suppress(CsbError):
                 terminal = await self._pieces.terminals.adopt(self._folders, deadline)
+        if self._helper is not None:
+            self._helper.close()
+        if self._display is not None:
+            await self._display.close()
         if terminal is not None:
             with contextlib.suppress(CsbError):
                 await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)

@@ -84,7 +84,7 @@ async def test_the_payloads_end_is_the_sandboxs_end(app: App, sandbox: Sandbox) 
     result = await until(app.service, sandbox.id, Exited(), cursor=cursor)
     assert result.matches[0].evidence
     record = await app.service.get(sandbox.id)
-    assert (record.state, record.exit_status) == (SandboxState.DEAD, 7), record
+    assert (record.state, record.exit_status) == (SandboxState.DEAD, 7), record.reason
     assert record.reason == "its program exited with status 7"
     view = await app.service.read_terminal(sandbox.id, cursor=None, lines=None)
     assert "last words" in [text for _, text in view.rows]
@@ -194,6 +194,7 @@ async def test_changed_rows_since_a_cursor(app: App, sandbox: Sandbox) -> None:
     service = app.service
     before = await service.read_terminal(sandbox.id, cursor=None, lines=None)
     await typed(service, sandbox.id, "seq -s, 1 5; echo e''nd", "end")
+    await until(service, sandbox.id, TerminalIdle(0.3))
     after = await service.read_terminal(sandbox.id, cursor=before.cursor, lines=None)
     texts = [text for _, text in after.rows]
     assert after.changed_only

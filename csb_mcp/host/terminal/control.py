@@ -95,9 +95,22 @@ class Control(asyncio.Protocol):
             raise TerminalFailed(f"{argv[0]} cannot be started: {error.strerror}") from error
         loop = asyncio.get_running_loop()
         self = cls(process, stderr, loop)
-        self._reader, _ = await loop.connect_read_pipe(lambda: self, process.stdout)
-        self._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        try:
+            self._reader, _ = await loop.connect_read_pipe(lambda: self, process.stdout)
+            self._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        except BaseException:  # cancelled: it has not begun anything that others would see
+            self._discard()
+            raise
         return self
+
+    def _discard(self) -> None:
+        """Undo a start that did not come to its end."""
+        self._process.kill()
+        self._process.wait()
+        for end in (self._reader or self._process.stdout, self._process.stdin):
+            if end is not None:
+                end.close()
+        os.close(self._stderr)
 
     def hold_floods_of(self, pane: str) -> None:
         """Let tmux keep ``pane``'s output to itself for moments when there is too much of it."""
@@ -150,7 +163,8 @@ class Control(asyncio.Protocol):
             self._hold.cancel()
         if self._writer is None or self._reader is None or self._process.returncode is not None:
             return
-        self._writer.abort() if force else self._writer.close()  # tmux takes that as a detach
+        if not self._writer.is_closing():  # it closes itself when tmux ends; abort would fail then
+            self._writer.abort() if force else self._writer.close()  # tmux: a detach
         handle = ProcessHandle(self._process.pid)
         await end_all([handle], self._loop.time() + (0.0 if force else DETACH_SECONDS))
         handle.close()
