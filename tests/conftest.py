@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,19 @@ def user() -> User:
     if os.getuid():
         return User(os.getuid(), os.getgid())
     return User(UNUSED_UID, UNUSED_UID)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], str]:
+    """Path of a program that a test cannot do without."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program)
+        if path is None:
+            pytest.skip(f"{program} is not installed: run scripts/setup test")
+        return path
+
+    return find
 
 
 @contextmanager

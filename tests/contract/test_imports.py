@@ -45,7 +45,7 @@ ROOMS = (
     *(Room(light, (*LEAVES, *LIGHT)) for light in LIGHT),
     Room("csb_mcp.daemon", (*LEAVES, *LIGHT, "csb_mcp.app", "csb_mcp.transports")),
     Room("csb_mcp.doctor", (*LEAVES, *LIGHT, "csb_mcp.app")),
-    Room("csb_mcp.launch", (*LEAVES, "csb_mcp.host")),
+    Room("csb_mcp.launch", (*LEAVES, "csb_mcp.host", "csb_mcp.agents")),
     Room("csb_mcp.__main__", (PACKAGE,)),
 )
 BY_NAME = ("import_module", "__import__")
