@@ -97,7 +97,7 @@ async def _connect(control: Control, folders: Folders, deadline: float) -> TmuxT
     """Wait for the server's first answer. Raises TerminalFailed, DeadlineExceeded."""
     try:
         async with asyncio.timeout_at(deadline):
-            panes, text = await asyncio.gather(list_panes(control), row_text(control))
+            panes, text = await list_panes(control), await row_text(control)
         server = ProcessHandle(peer_pid(folders.tmux_socket))
     except TimeoutError as error:
         raise DeadlineExceeded("tmux did not start in time", hint=control.complaints()) from error
