@@ -140,11 +140,14 @@ enter_project() {
   [[ $project != *//* && $project/ != */./* && $project/ != */../* && $project != */ ]] ||
     die "the path $project is not in normal form"
   case $project in
-    / | /home | /home/agent | /tmp | /run | /opt | /var | /mnt | /media | /srv | /root) ;&
-    /usr | /etc | /proc | /sys | /dev | /bin | /sbin | /lib | /lib32 | /lib64 | /libx32 | /boot | /nix | /run/csb | /opt/csb) ;&
-    /etc/* | /proc/* | /sys/* | /usr/bin/* | /usr/lib/* | /usr/sbin/* | /bin/* | /sbin/*) ;&
-    /nix/store/* | /run/csb/* | /opt/csb/* | /tmp/.X11-unix* | /tmp/csb-commands*)
-      die "$project cannot be a project: the sandbox needs that path itself" ;;
+    /usr/src/* | /usr/local/src/* | /dev/shm/*) ;;
+    / | /home | /home/agent | /tmp | /run | /opt | /var | /mnt | /media | /srv | /root | /boot | \
+      /usr | /usr/* | /etc | /etc/* | /proc | /proc/* | /sys | /sys/* | /dev | /dev/* | \
+      /bin | /bin/* | /sbin | /sbin/* | /lib | /lib/* | /lib32* | /lib64* | /libx32* | \
+      /nix | /nix/store | /nix/store/* | /run/csb | /run/csb/* | /opt/csb | /opt/csb/* | \
+      /tmp/.X11-unix | /tmp/.X11-unix/* | /tmp/csb-commands | /tmp/csb-commands/*)
+      die "$project cannot be a project: the sandbox needs that path itself"
+      ;;
   esac
   [[ -z ${HOME:-} || $HOME/ != "$real"/* ]] || die "$real holds your home; name a folder below it"
 }
