@@ -41,7 +41,7 @@ async def list_panes(control: Control) -> dict[str, Pane]:
     """Both panes by their session's name. Raises TerminalFailed."""
     state = "#{pane_dead} #{pane_dead_status},#{pane_dead_signal}"
     form = f"#{{session_name}} #{{pane_id}} #{{pane_pid}} {state}"
-    (lines,) = await control.run([f"list-panes -a -F '{form}'"])
+    (lines,) = await control.request([f"list-panes -a -F '{form}'"])
     return {pane.name: pane for pane in map(Pane.parse, lines)}
 
 
@@ -59,7 +59,7 @@ async def capture(
         f"capture-pane -t {pane} -S -{reach} -b {_BUFFER}",
         f"show-buffer -b {_BUFFER}",
     ]
-    state, _, rows = await control.run(commands, row_count=partial(_row_count, reach))
+    state, _, rows = await control.request(commands, row_count=partial(_row_count, reach))
     # The buffer ends in a line end, after which tmux prints one more.
     return [int(number) for number in state[0].split()], rows[: _row_count(reach, [state])]
 
@@ -67,7 +67,7 @@ async def capture(
 async def row_text(control: Control) -> RowText:
     """What makes a captured row into plain text: some tmux escape it, as vis(3) does."""
     commands = [f"set-buffer -b {_BUFFER} '\\'", f"show-buffer -b {_BUFFER}"]
-    _, shown = await control.run(commands)
+    _, shown = await control.request(commands)
     return clean_line if shown == [b"\\"] else _unescaped
 
 

@@ -34,6 +34,7 @@ class _Request:
 
     wanted: int
     answer: asyncio.Future[Blocks]
+    due: float
     row_count: RowCount | None
     blocks: Blocks = field(default_factory=list[list[bytes]])
 
@@ -71,6 +72,7 @@ class Control(asyncio.Protocol):
         self._burst = 0
         self._burst_began = 0.0
         self._hold: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None  # one for all requests: timers cost
         self._pane: str | None = None
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
@@ -123,24 +125,22 @@ class Control(asyncio.Protocol):
     ) -> asyncio.Future[Blocks]:
         """Send ``commands`` as one line: tmux runs them in one go, with no output in between.
 
-        The answer is the lines of each; TerminalFailed if one was refused. ``row_count`` tells from
-        the blocks before it how many lines the last one has: rows of a pane may look like ``%end``.
+        The answer is the lines of each; TerminalFailed if one was refused, or if none comes within
+        ANSWER_SECONDS. ``row_count`` tells from the blocks before it how many lines the last one
+        has: rows of a pane may look like ``%end``.
         """
         answer: asyncio.Future[Blocks] = self._loop.create_future()
-        # Nobody may be left to hear of a failure (a hold, a caller that was cancelled).
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self._lost.done() or self._writer is None:
-            answer.set_exception(self._gone())
+            _fail(answer, self._gone())
         elif self._writer.get_write_buffer_size() > MAX_UNSENT:
-            answer.set_exception(TerminalFailed("tmux does not read its commands"))
+            _fail(answer, TerminalFailed("tmux does not read its commands"))
         else:
-            self._pending.append(_Request(len(commands), answer, row_count))
+            due = self._loop.time() + ANSWER_SECONDS
+            self._pending.append(_Request(len(commands), answer, due, row_count))
             self._writer.write(" ; ".join(commands).encode() + b"\n")
+            if self._watch is None:
+                self._watch = self._loop.call_at(due, self._overdue)
         return answer
-
-    async def run(self, commands: Sequence[str], *, row_count: RowCount | None = None) -> Blocks:
-        """As ``request``, and wait. Raises TerminalFailed, also if no answer comes in time."""
-        return await answered(self.request(commands, row_count=row_count))
 
     async def ended(self) -> None:
         """Wait until the connection is gone, for whatever reason."""
@@ -159,8 +159,9 @@ class Control(asyncio.Protocol):
 
         ``force``: by SIGKILL, because it may not have come so far as to read its input.
         """
-        if self._hold is not None:
-            self._hold.cancel()
+        for timer in (self._hold, self._watch):
+            if timer is not None:
+                timer.cancel()
         if self._writer is None or self._reader is None or self._process.returncode is not None:
             return
         if not self._writer.is_closing():  # it closes itself when tmux ends; abort would fail then
@@ -180,7 +181,14 @@ class Control(asyncio.Protocol):
         if self._tail:
             data = self._tail + data
         position, printed = 0, 0
-        while (end := data.find(b"\n", position)) >= 0:
+        while True:
+            if self._rows_left:
+                *rows, rest = data[position:].split(b"\n", self._rows_left)
+                self._block += rows
+                self._rows_left -= len(rows)
+                position = len(data) - len(rest)
+            if (end := data.find(b"\n", position)) < 0:
+                break
             if self._inside:
                 self._in_block(data[position:end])
             elif data.startswith((b"%output ", b"%extended-output "), position):
@@ -199,9 +207,7 @@ class Control(asyncio.Protocol):
         if not self._lost.done():
             self._lost.set_result(None)
         while self._pending:
-            request = self._pending.popleft()
-            if not request.answer.done():
-                request.answer.set_exception(self._gone())
+            _fail(self._pending.popleft().answer, self._gone())
 
     def _notice(self, line: bytes) -> None:
         kind, _, rest = line.partition(b" ")
@@ -221,9 +227,7 @@ class Control(asyncio.Protocol):
         return self._guard.endswith(b" 1")  # 0: a command that came by argument or configuration
 
     def _in_block(self, line: bytes) -> None:
-        if self._rows_left > 0:
-            self._rows_left -= 1
-        elif line.startswith((b"%end ", b"%error ")) and line.endswith(self._guard):
+        if line.startswith((b"%end ", b"%error ")) and line.endswith(self._guard):
             self._inside = False
             self._answer(self._block, failed=line.startswith(b"%error"))
             return
@@ -238,13 +242,21 @@ class Control(asyncio.Protocol):
         if not failed and len(request.blocks) < request.wanted:
             return
         self._pending.popleft()
-        if request.answer.done():
-            return
         if failed:
             words = b" ".join(block).decode(errors="replace")
-            request.answer.set_exception(TerminalFailed(f"tmux refused a command: {words}"))
-        else:
+            _fail(request.answer, TerminalFailed(f"tmux refused a command: {words}"))
+        elif not request.answer.done():
             request.answer.set_result(request.blocks)
+
+    def _overdue(self) -> None:
+        """Fail what tmux owes for too long. Its place is kept: the answer may come yet."""
+        now, self._watch = self._loop.time(), None
+        for request in self._pending:
+            if request.due > now:
+                self._watch = self._loop.call_at(request.due, self._overdue)
+                break
+            error = f"tmux did not answer within {ANSWER_SECONDS:g} s"
+            _fail(request.answer, TerminalFailed(error))
 
     def _beat(self, printed: int) -> None:
         now = self._loop.time()
@@ -282,10 +294,7 @@ class Control(asyncio.Protocol):
         )
 
 
-async def answered(answer: asyncio.Future[Blocks]) -> Blocks:
-    """Wait for an answer; TerminalFailed if tmux owes it for more than ANSWER_SECONDS."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await answer
-    except TimeoutError as error:
-        raise TerminalFailed(f"tmux did not answer within {ANSWER_SECONDS:g} s") from error
+def _fail(answer: asyncio.Future[Blocks], error: TerminalFailed) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # nobody may be left to hear of it: a hold, a caller that was cancelled

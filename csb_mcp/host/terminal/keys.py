@@ -98,7 +98,7 @@ def _quoted(text: str) -> str:
 def _parse_key(key: str) -> str:
     modifiers, base = _split(key)
     if len(base) == 1:
-        name = base if base.isprintable() else None
+        name = "Space" if base == " " else base if base.isprintable() else None
     else:
         name = _NAMES.get(base.lower().replace("-", "").replace("_", ""))
     if name is None:

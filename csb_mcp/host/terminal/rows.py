@@ -13,7 +13,7 @@ from csb_mcp.model import Rows
 
 HISTORY_LIMIT = 10_000
 TRIM = HISTORY_LIMIT // 10  # grid_collect_history() of tmux's grid.c
-ANCHOR = 32  # rows above the screen that prove how far it moved
+ANCHOR = 16  # rows above the screen that prove how far it moved
 KEEP = 2_000  # rows above the screen that can still be told as changed
 BURST = 8 * 1024  # with fewer bytes printed, nobody scrolls TRIM rows unseen
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from csb_mcp.errors import TerminalFailed
 from csb_mcp.host.terminal.capture import Pane, RowText, capture, list_panes
-from csb_mcp.host.terminal.control import Control, answered
+from csb_mcp.host.terminal.control import Control
 from csb_mcp.host.terminal.keys import check_text, parse_keys, typing_lines
 from csb_mcp.host.terminal.rows import ANCHOR, HISTORY_LIMIT, KEEP, Look, Screen
 from csb_mcp.host.terminal.tree import Tree
@@ -17,7 +17,7 @@ from csb_mcp.lib.processes import ProcessHandle, hold
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Rows
 
-FIRST_REACH = 2 * ANCHOR  # rows above the screen in a first look: mostly enough
+FIRST_REACH = 2 * ANCHOR + 8  # rows above the screen in a first look: mostly enough
 FULL_REACH = KEEP + ANCHOR  # with so many, Screen.take never asks for more
 ERROR_REACH = 200  # rows above the screen that a display's complaint may fill
 SLICE = 500  # rows made into text before others get their turn: well below a millisecond
@@ -74,7 +74,7 @@ class TmuxTerminal:
         lines = typing_lines(self._main.id, check_text(text or ""), parse_keys(keys), paste=paste)
         # All are on their way before anything is awaited, so two senders never mix.
         for answer in [self._control.request(line) for line in lines]:
-            await answered(answer)
+            await answer
 
     async def rows(self, since: int | None) -> Rows:
         """See the port."""

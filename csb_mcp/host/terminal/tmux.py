@@ -61,13 +61,9 @@ class TmuxTerminals:
         argv = start_argv(self._tmux, self._dd, folders, payload, display)
         lifeline = _lifeline(folders)
         try:
-            control = await Control.open(argv, env=ENVIRONMENT, inherit=[lifeline])
-        finally:
-            os.close(lifeline)  # held by the children from here on
-        try:
-            return await _connect(control, folders, deadline)
+            return await _start(argv, lifeline, folders, deadline)
         except BaseException:
-            await asyncio.shield(_roll_back(control, folders))
+            await asyncio.shield(_roll_back(folders))
             raise
 
     async def adopt(self, folders: Folders, deadline: float) -> TmuxTerminal | None:
@@ -93,6 +89,20 @@ class TmuxTerminals:
             raise
 
 
+async def _start(
+    argv: Sequence[str], lifeline: int, folders: Folders, deadline: float
+) -> TmuxTerminal:
+    try:
+        control = await Control.open(argv, env=ENVIRONMENT, inherit=[lifeline])
+    finally:
+        os.close(lifeline)  # held by the children from here on
+    try:
+        return await _connect(control, folders, deadline)
+    except BaseException:
+        await asyncio.shield(control.close(force=True))
+        raise
+
+
 async def _connect(control: Control, folders: Folders, deadline: float) -> TmuxTerminal:
     """Wait for the server's first answer. Raises TerminalFailed, DeadlineExceeded."""
     try:
@@ -111,11 +121,13 @@ async def _connect(control: Control, folders: Folders, deadline: float) -> TmuxT
     return TmuxTerminal(control, server, panes, text)
 
 
-async def _roll_back(control: Control, folders: Folders) -> None:
-    """End a half-made tree. It is gone when nobody holds its lifeline any more."""
+async def _roll_back(folders: Folders) -> None:
+    """End a half-made tree. It is gone when nobody holds its lifeline any more.
+
+    Our client has been killed by now; it may have left a server that does not listen yet.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + ROLL_BACK_SECONDS
-    await control.close(force=True)
     while _runs(folders) and loop.time() < deadline:
         with suppress(OSError):  # it has not got so far as to listen, or listens no more
             tree = Tree(ProcessHandle(peer_pid(folders.tmux_socket)), [])
