@@ -95,7 +95,7 @@ def _check_place(path: Path, settings: Settings) -> None:
             f"{path} lies in a dot-folder of your home, where programs keep settings and secrets",
             field="project_dir",
         )
-    for ours in (settings.state_dir, settings.runtime_dir, settings.config_file.parent):
+    for ours in (settings.state_dir, settings.runtime_dir, settings.config_file):
         place = ours.resolve()
         if path == place or path in place.parents or place in path.parents:
             raise Forbidden(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ async def pair(app: App, base: Path) -> tuple[Sandbox, Sandbox]:
 
 
 @asynccontextmanager
-async def neighbour_answers(app: App, sandbox: Sandbox) -> AsyncIterator[None]:
+async def neighbour_answers(app: App, sandbox: Sandbox) -> AsyncGenerator[None]:
     """Reads the neighbour's terminal all the while; the median answer is quick, none is slow."""
     took: list[float] = []
 

@@ -162,7 +162,7 @@ async def test_screen_conditions_and_frames(app: App, sandbox: Sandbox) -> None:
 
 
 async def test_any_over_several_sandboxes(app: App, base: Path) -> None:
-    made = []
+    made: list[Sandbox] = []
     for name in ("one", "two"):
         folder = base / "projects" / name
         folder.mkdir(parents=True)
@@ -255,7 +255,7 @@ async def test_ids_prefixes_and_names(app: App, project: Path) -> None:
         with pytest.raises(NotFound):
             await service.get(nothing)
     others = [await create(app, project) for _ in range(3)]
-    shared = {}
+    shared: dict[str, list[str]] = {}
     for made in [one, *others]:
         shared.setdefault(made.id[0], []).append(made.id)
     for letter, ids in shared.items():

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from csb_mcp.service.manager import Manager
 
 
 @contextmanager
-def short_folder() -> Iterator[Path]:
+def short_folder() -> Generator[Path]:
     """A folder with a short path (sockets hold 107 bytes) that other uids may pass through."""
     path = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
     path.chmod(0o711)
@@ -49,7 +49,7 @@ def project_in(base: Path, name: str = "app") -> Path:
 
 
 @asynccontextmanager
-async def running_app(settings: Settings) -> AsyncIterator[App]:
+async def running_app(settings: Settings) -> AsyncGenerator[App]:
     """A built app; all its sandboxes are deleted in the end."""
     app = await build(settings)
     try:
