@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from csb_mcp.lib.plain_text import one_line
+from csb_mcp.lib.text import one_line
 from csb_mcp.model import Sandbox
 
 

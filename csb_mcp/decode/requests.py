@@ -32,7 +32,7 @@ from csb_mcp.decode.values import (
     wait_timeout,
 )
 from csb_mcp.errors import InvalidInput
-from csb_mcp.lib.plain_text import one_line
+from csb_mcp.lib.text import one_line
 from csb_mcp.model import Condition, Geometry, Region, SandboxSpec, SandboxState
 
 AGENTS = ("shell", "command")

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from csb_mcp.config import NETWORKS
 from csb_mcp.errors import InvalidInput
-from csb_mcp.lib.plain_text import one_line
+from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import parse_duration
 from csb_mcp.model import Geometry, Region
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from csb_mcp import decode
 from csb_mcp.errors import InvalidInput
-from csb_mcp.lib.plain_text import one_line, plain_text
+from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import (
     Exited,
     FileExists,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csb_mcp.host.terminal.rows import ANCHOR, BURST, HISTORY_LIMIT, KEEP, TRIM, Look, Screen
-from csb_mcp.lib.text import clean_line
+from csb_mcp.lib.text import screen_row
 from csb_mcp.model import Rows
 
 HEIGHT = 6
@@ -76,7 +76,7 @@ class Reader:
 
 
 def fresh() -> tuple[Grid, Screen]:
-    return Grid(), Screen(clean_line)
+    return Grid(), Screen(screen_row)
 
 
 def numbered(begin: int, count: int) -> list[bytes]:

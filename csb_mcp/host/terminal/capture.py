@@ -7,7 +7,7 @@ from functools import partial
 from typing import Self
 
 from csb_mcp.host.terminal.control import Blocks, Control
-from csb_mcp.lib.text import clean_line
+from csb_mcp.lib.text import screen_row
 
 _BUFFER = "csb-look"
 _ESCAPE = re.compile(rb"\\([0-7]{3}|.)")
@@ -68,7 +68,7 @@ async def row_text(control: Control) -> RowText:
     """What makes a captured row into plain text: some tmux escape it, as vis(3) does."""
     commands = [f"set-buffer -b {_BUFFER} '\\'", f"show-buffer -b {_BUFFER}"]
     _, shown = await control.request(commands)
-    return clean_line if shown == [b"\\"] else _unescaped
+    return screen_row if shown == [b"\\"] else _unescaped
 
 
 def _row_count(reach: int, blocks: Blocks) -> int:
@@ -79,7 +79,7 @@ def _row_count(reach: int, blocks: Blocks) -> int:
 def _unescaped(row: bytes) -> str:
     if b"\\" in row:
         row = _ESCAPE.sub(_byte, row)
-    return clean_line(row)
+    return screen_row(row)
 
 
 def _byte(escape: re.Match[bytes]) -> bytes:

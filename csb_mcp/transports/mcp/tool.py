@@ -18,7 +18,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent, T
 from typing_extensions import override
 
 from csb_mcp.errors import CreateFailed, CsbError
-from csb_mcp.lib.plain_text import plain_text
+from csb_mcp.lib.text import plain_text
 from csb_mcp.ports import SandboxService
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import secrets
 
-from csb_mcp.lib.plain_text import plain_text
+from csb_mcp.lib.text import plain_text
 
 MAX_TERMINAL = 60_000  # characters in one answer: about 15,000 tokens
 MAX_STREAM = 30_000  # characters of stdout, and of stderr

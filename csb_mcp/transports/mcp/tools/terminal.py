@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
-from csb_mcp.lib.plain_text import one_line, plain_text
+from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import Condition, TerminalView, WaitResult
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
