@@ -37,6 +37,7 @@ _PACKAGES = {
     "bash": "bash",
     "env": "coreutils",
     "stat": "coreutils",
+    "mkdir": "coreutils",
     "setpriv": "util-linux",
     "script": "bsdutils (Debian), util-linux-script (Fedora)",
     "setsid": "util-linux",

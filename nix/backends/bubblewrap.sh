@@ -49,7 +49,7 @@ usage() {
   printf '%s\n' "usage: ${0##*/} [--shell] [options] [project-dir] [-- command...]" '' \
     'Runs a command (default: claude; --shell: bash) that sees the project folder at its own path,' \
     'a home of its own, the host'\''s programs read-only, and no network.' '' \
-    '  --home DIR            its home (required)' \
+    '  --home DIR            its home (default: one for this project, kept)' \
     '  --project-source DIR  where the project really lies, if not at project-dir' \
     '  --program PATH        a program or folder outside /usr to show read-only; may be repeated' \
     '  --environment FILE    KEY=VALUE pairs for it, each ended by a NUL' \
@@ -103,7 +103,7 @@ parse() {
   done
   [[ $network == none ]] || die "network $network is not available here; use --network none"
   [[ $pids =~ ^[1-9][0-9]{0,6}$ ]] || die "--pids $pids is not a number"
-  [[ -n $home && -d $home ]] || die "--home must name a folder for its home"
+  [[ -z $home || -d $home ]] || die "--home $home is not a folder"
   [[ -z $control || (-p $control && -p $status && -d $exec_dir) ]] ||
     die '--control, --status and --exec-dir go together'
   local name
@@ -150,6 +150,16 @@ enter_project() {
       ;;
   esac
   [[ -z ${HOME:-} || $HOME/ != "$real"/* ]] || die "$real holds your home; name a folder below it"
+}
+
+# Where nobody says which: a plain home for each project, kept from one time to the next.
+default_home() {
+  [[ -z $home ]] || return 0
+  [[ -n ${HOME:-} ]] || die 'HOME is not set; name a home by --home'
+  local name=${project//\//%}
+  ((${#name} < 200)) || name=${name: -200}
+  home=${XDG_STATE_HOME:-$HOME/.local/state}/csb-mcp/by-hand/$name
+  "$CSB_MKDIR" -p -m 0700 -- "$home" || die "no home can be made at $home"
 }
 
 # Append the namespaces, limits and the read-only system.
@@ -380,7 +390,9 @@ main() {
     if [[ -n $shell ]]; then command=("$CSB_BASH"); else command=(claude); fi
   fi
   enter_project
-  close_others
+  default_home
+  exec 9<"$CSB_BPF"
+  close_others 9
   args=()
   system_args
   identity_args
@@ -395,7 +407,6 @@ main() {
   find_device
   local shown
   escape "$project" shown
-  exec 9<"$CSB_BPF"
   args+=(--seccomp 9)
   [[ -z $control ]] || exec 3<>"$control" 4<>"$status"
   exec_bwrap args "$CSB_BASH" -p /opt/csb/helper.sh begin "${control:+channel}" "$pids" \

@@ -4,7 +4,7 @@
 #
 #   CSB_CONTRACT  version of the launchers' command line, compared by the daemon
 #   CSB_LAYOUT    fhs: the host's own /usr is the root; nix: /nix/store is
-#   CSB_BWRAP CSB_SETPRIV CSB_STAT     programs that are run outside, absolute paths
+#   CSB_BWRAP CSB_SETPRIV CSB_STAT CSB_MKDIR   programs that are run outside, absolute paths
 #   CSB_BASH CSB_ENV CSB_SCRIPT CSB_SETSID CSB_XVFB CSB_CHROMIUM
 #                 programs that are run inside, absolute paths there; the last two may be empty
 #   CSB_PATH      PATH inside, without /opt/csb/bin

@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -446,11 +445,23 @@ def test_installing_twice_changes_nothing(hand: Hand) -> None:
     assert all(not path.stat().st_mode & 0o022 for path in before)
 
 
-@pytest.mark.parametrize("name", ["common", "bubblewrap", "helper", "chromium", "display"])
-def test_shellcheck_accepts(name: str, require: object) -> None:
-    script = Path(__file__).parents[2] / "nix" / "backends" / f"{name}.sh"
-    program = shutil.which("shellcheck")
-    if program is None:
-        pytest.skip("shellcheck is not installed")
-    done = subprocess.run([program, "-x", str(script)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", ["bubblewrap", "display", "share/helper.sh", "share/bin/chromium"])
+def test_shellcheck_accepts(hand: Hand, name: str, require: Callable[[str], str]) -> None:
+    """As installed, preamble and all. SC2034: not each text uses each variable of it."""
+    script = Path(hand.launcher).parent / name
+    done = finished([require("shellcheck"), "-e", "SC2034", str(script)], os.environ)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_home_without_anybody_to_choose_it(hand: Hand) -> None:
+    """As the launcher is used where there is no Python."""
+    argv = hand.user.command(hand.launcher, str(hand.project), "--", "touch", "/home/agent/kept")
+    assert finished(argv, hand.env).returncode == 0
+    assert len(list((hand.base / "state").rglob("kept"))) == 1
+
+
+def test_an_upgrade_leaves_what_runs(hand: Hand) -> None:
+    """Another set of files goes to another folder."""
+    changed = Hand(hand.base, hand.user, bwrap=Path("/bin/bwrap"))
+    assert changed.launcher != hand.launcher
+    assert Path(hand.launcher).exists()

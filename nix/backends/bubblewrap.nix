@@ -1,0 +1,84 @@
+# claude-sandbox for Nix: the same text that the wheel ships, behind a preamble for /nix/store.
+{
+  lib,
+  stdenv,
+  writeShellApplication,
+  runCommand,
+  bash,
+  bubblewrap,
+  coreutils,
+  util-linux,
+  git,
+  gnugrep,
+  gnused,
+  findutils,
+  chromium ? null,
+  xvfb ? null,
+  # What a payload finds in its PATH.
+  tools ? [
+    bash
+    coreutils
+    util-linux
+    git
+    gnugrep
+    gnused
+    findutils
+  ],
+}:
+let
+  contract = "1"; # as in csb_mcp/host/launchers.py
+  program = package: name: if package == null then "" else "${lib.getBin package}/bin/${name}";
+  filter = ./seccomp + "/${stdenv.hostPlatform.parsed.cpu.name}.bpf";
+
+  assignments =
+    values:
+    lib.concatStrings (
+      lib.mapAttrsToList (name: value: "CSB_${name}=${lib.escapeShellArg "${value}"}\n") values
+    );
+  programs = {
+    CONTRACT = contract;
+    LAYOUT = "nix";
+    PATH = lib.makeBinPath tools;
+    BPF = filter;
+    BASH = program bash "bash";
+    ENV = program coreutils "env";
+    MKDIR = program coreutils "mkdir";
+    STAT = program coreutils "stat";
+    SETPRIV = program util-linux "setpriv";
+    SETSID = program util-linux "setsid";
+    SCRIPT = program util-linux "script";
+    BWRAP = program bubblewrap "bwrap";
+    CHROMIUM = program chromium "chromium";
+    XVFB = program xvfb "Xvfb";
+  };
+  start = "#!${program bash "bash"} -p\nset -euo pipefail\n";
+
+  share =
+    runCommand "csb-share"
+      {
+        helper = start + assignments (programs // { SHARE = "/opt/csb"; }) + builtins.readFile ./helper.sh;
+        wrapper =
+          start + assignments (programs // { SHARE = "/opt/csb"; }) + builtins.readFile ./chromium.sh;
+        passAsFile = [
+          "helper"
+          "wrapper"
+        ];
+      }
+      ''
+        mkdir -p "$out/bin"
+        cp "$helperPath" "$out/helper.sh"
+        cp ${./chromium-policy.json} "$out/chromium-policy.json"
+        for name in chromium chromium-browser google-chrome; do
+          cp "$wrapperPath" "$out/bin/$name"
+          chmod 0555 "$out/bin/$name"
+        done
+      '';
+in
+writeShellApplication {
+  name = "claude-sandbox";
+  excludeShellChecks = [ "SC2034" ]; # one preamble for all: not each text uses each variable
+  text =
+    assignments (programs // { SHARE = share; })
+    + builtins.readFile ./common.sh
+    + builtins.readFile ./bubblewrap.sh;
+}
