@@ -118,8 +118,10 @@ class Floor:
         began = time.perf_counter()
         display = subprocess.Popen(["/bin/sh", "-c", self._display], stderr=subprocess.DEVNULL)
         tmux = subprocess.Popen(
-            ["tmux", "-S", socket, "-f", "/dev/null", "-C", "new-session", "-x120", "-y36"]
-            + ["/bin/sh", "-c", self._payload],
+            [
+                *("tmux", "-S", socket, "-f", "/dev/null", "-C", "new-session", "-x120", "-y36"),
+                *("/bin/sh", "-c", self._payload),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -9,7 +9,20 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+MAX_WAIT = 45.0
+"""Seconds of one wait: desktop clients cut calls at 60."""
+MAX_COMMAND = 600.0
+"""Seconds of one run_command that is not in the background."""
+MAX_TEXT = 256 * 1024
+"""Bytes of UTF-8 in one argument."""
+MAX_ROWS = 10_000
+"""Rows of a terminal's history."""
+
 __all__ = [
+    "MAX_COMMAND",
+    "MAX_ROWS",
+    "MAX_TEXT",
+    "MAX_WAIT",
     "AgentState",
     "BackgroundCommand",
     "CommandResult",

@@ -8,18 +8,22 @@ import asyncio
 import base64
 import contextlib
 import os
+import re
+import select
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, ImageContent, TextContent
 
+LINES, WIDTH = 12, 108  # of an answer, as much as a reader wants of it
 PAGE_SCRIPT = r"""#!/bin/bash
-# Written by the agent in the sandbox: makes a page with a script in it.
+# Stands for the agent's work: makes a page with a script in it.
 cat > page.html <<'HTML'
 <!doctype html><meta charset="utf-8"><title>made inside</title>
 <body style="font: 28px sans-serif; background: #0b3d2e; color: #eafff5; padding: 40px">
@@ -35,6 +39,10 @@ document.title = "rendered";
 HTML
 echo "page written: $(wc -c < page.html) bytes"
 """
+LOOK_AROUND = (
+    "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; echo homes: $(ls /home);"
+    " cat /etc/shadow; echo > /usr/x; exec 3<>/dev/tcp/192.0.2.1/80"
+)
 
 
 def say(text: str) -> None:
@@ -42,24 +50,20 @@ def say(text: str) -> None:
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 
-def show(result: CallToolResult) -> None:
-    """What the tool answered, indented and cut."""
-    for block in result.content:
-        if isinstance(block, TextContent):
-            for line in block.text.splitlines()[:14]:
-                print(f"    {line[:110]}", flush=True)
-
-
 class Supervisor:
-    """An MCP client that tells what it does."""
+    """An MCP client that shows what it calls and what it is answered."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def call(self, tool: str, **arguments: Any) -> CallToolResult:
-        """Call a tool, print the answer; an error ends the story."""
+        """Call a tool; an error ends the story."""
+        words = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        print(f"  > {tool}({words})"[:WIDTH], flush=True)
         result = await self._client.call_tool(tool, arguments)
-        show(result)
+        text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+        for line in text.splitlines()[:LINES]:
+            print(f"    {line}"[:WIDTH], flush=True)
         if result.is_error:
             raise SystemExit(f"demo: {tool} failed")
         return result
@@ -67,43 +71,42 @@ class Supervisor:
 
 async def story(supervisor: Supervisor, project: Path, picture: Path) -> None:
     """The main job, end to end."""
-    say("1. The supervisor asks for a sandbox on a project folder.")
-    made = await supervisor.call("create_sandbox", project_dir=str(project), name="demo")
-    assert made.structured_content is not None
-    print(f"    payload runs as host uid {os.stat(project).st_uid} on disk", flush=True)
+    say("1. A supervisor asks for a sandbox on a project folder.")
+    began = time.monotonic()
+    await supervisor.call("create_sandbox", project_dir=str(project), name="demo")
+    print(f"    (took {(time.monotonic() - began) * 1000:.0f} ms)", flush=True)
 
-    say("2. It types into the sandbox's terminal, and waits for what that prints.")
-    keys = await supervisor.call(
-        "send_keys", sandbox="demo", text="bash make-page.sh && id -un && pwd", keys=["Enter"]
-    )
-    del keys
+    say("2. It types into the terminal, waits for what that makes, and reads the screen.")
     await supervisor.call(
-        "wait", sandboxes=["demo"], until=[{"file": "page.html"}, {"terminal_idle": 0.3}], mode="all"
+        "send_keys", sandbox="demo", text="bash make-page.sh; id -un", keys=["Enter"]
     )
+    done = [{"file": "page.html"}, {"terminal_idle": 0.3}]
+    await supervisor.call("wait", sandboxes=["demo"], until=done, mode="all")
     await supervisor.call("read_terminal", sandbox="demo")
 
-    say("3. A browser inside opens the page; the supervisor waits until the screen is still.")
+    say("3. A browser inside opens the page; the supervisor waits until it has painted.")
+    blank = await supervisor.call("screenshot", sandbox="demo", max_width=64)
     await supervisor.call(
         "run_command",
         sandbox="demo",
-        command='chromium --window-position=0,0 --window-size=1280,800 "file://$PWD/page.html"',
+        command='chromium --window-size=1280,800 "file://$PWD/page.html"',
         background=True,
     )
-    await _painted(supervisor)
+    frame = re.search(r"frame ([\w-]+)", str(blank.content))
+    changed = [{"screen_changed": frame[1] if frame else ""}]
+    await supervisor.call("wait", sandboxes=["demo"], until=changed, timeout=40)
+    still = [{"screen_stable": 3}]
+    await supervisor.call("wait", sandboxes=["demo"], until=still, timeout=40)
 
     say("4. It takes a screenshot.")
     shot = await supervisor.call("screenshot", sandbox="demo")
     image = next(block for block in shot.content if isinstance(block, ImageContent))
+    picture.parent.mkdir(exist_ok=True)
     picture.write_bytes(base64.b64decode(image.data))
     print(f"    saved: {picture}", flush=True)
 
-    say("5. It runs a command beside the terminal: what can be reached from inside?")
-    await supervisor.call(
-        "run_command",
-        sandbox="demo",
-        command="grep -E '^(Seccomp|NoNewPrivs|CapEff)' /proc/self/status; ls -d /proc/[0-9]* | wc -l;"
-        " ls /home; (exec 3<>/dev/tcp/192.0.2.1/80) 2>&1 | tail -1; cat /etc/shadow",
-    )
+    say("5. Beside the terminal it runs a command: what can be reached from inside?")
+    await supervisor.call("run_command", sandbox="demo", command=LOOK_AROUND)
 
     say("6. It looks at the cost, then stops and deletes the sandbox.")
     await supervisor.call("metrics", sandbox="demo")
@@ -111,53 +114,39 @@ async def story(supervisor: Supervisor, project: Path, picture: Path) -> None:
     await supervisor.call("delete", sandbox="demo")
 
 
-async def _painted(supervisor: Supervisor) -> None:
-    """Chromium needs a second or two for its first picture; then the screen holds still."""
-    first = await supervisor.call("screenshot", sandbox="demo", max_width=64)
-    assert first.structured_content is None or isinstance(first.structured_content, dict)
-    await supervisor.call(
-        "wait",
-        sandboxes=["demo"],
-        until=[{"screen_stable": 3}],
-        timeout=40,
-    )
-
-
 async def main() -> None:
     """Set the stage, play the story, leave nothing but the picture."""
-    base = Path(tempfile.mkdtemp(prefix="csb-demo-", dir="/dev/shm"))  # noqa: S108 - short and tmpfs
+    base = Path(tempfile.mkdtemp(prefix="csb-demo-", dir="/dev/shm"))  # sockets need a short path
     base.chmod(0o711)
     project = base / "projects/hello"
     project.mkdir(parents=True)
     (project / "make-page.sh").write_text(PAGE_SCRIPT)
-    picture = Path.cwd() / "build" / "demo.png"
-    picture.parent.mkdir(exist_ok=True)
+    picture = Path(__file__).resolve().parent.parent / "build/demo.png"
     environment = {
         "HOME": os.environ.get("HOME", "/"),
         "PATH": os.environ.get("PATH", os.defpath),
         "CSB_MCP_STATE_DIR": str(base / "state"),
         "CSB_MCP_RUNTIME_DIR": str(base / "run"),
         "CSB_MCP_PROJECT_ROOTS": str(base / "projects"),
-        "CSB_MCP_IDLE_EXIT": "2s",
     }
-    server = StdioServerParameters(
-        command=str(Path(sys.executable).parent / "csb-mcp"), args=["stdio"], env=environment
-    )
+    command = Path(sys.executable).parent / "csb-mcp"
+    server = StdioServerParameters(command=str(command), args=["stdio"], env=environment)
     try:
         async with Client(stdio_client(server)) as client:
             await story(Supervisor(client), project, picture)
     finally:
-        _end_daemon(base)
+        end_daemon(base / "state/daemon.lock")
         shutil.rmtree(base, ignore_errors=True)
-    left = [path for path in Path("/dev/shm").glob(base.name)]  # noqa: S108
-    say(f"Nothing is left behind{': ' + str(left) if left else ''}. The picture: {picture}")
+    say(f"Nothing is left but the picture: {picture}")
 
 
-def _end_daemon(base: Path) -> None:
-    """The daemon would end by itself in two seconds; the demo does not keep people waiting."""
-    lock = base / "state/daemon.lock"
+def end_daemon(lock: Path) -> None:
+    """It would end by itself after a while; nobody needs to wait for that."""
     with contextlib.suppress(OSError, ValueError):
-        os.kill(int(lock.read_text().split()[0]), signal.SIGTERM)
+        daemon = os.pidfd_open(int(lock.read_text()))
+        signal.pidfd_send_signal(daemon, signal.SIGTERM)
+        select.select([daemon], [], [], 10)
+        os.close(daemon)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,6 @@ from csb_mcp.decode.requests import (
     wait,
 )
 from csb_mcp.decode.values import (
-    MAX_COMMAND,
-    MAX_TEXT,
-    MAX_WAIT,
     duration,
     environment,
     geometry,
@@ -46,9 +43,6 @@ __all__ = [
     "AGENTS",
     "CONDITIONS",
     "FORMATS",
-    "MAX_COMMAND",
-    "MAX_TEXT",
-    "MAX_WAIT",
     "MODES",
     "TARGETS",
     "WORKSPACES",

@@ -6,7 +6,6 @@ from typing import TypeVar, cast
 
 from csb_mcp.decode.conditions import conditions
 from csb_mcp.decode.values import (
-    MAX_LINES,
     MAX_WIDTH,
     between,
     command_line,
@@ -33,7 +32,7 @@ from csb_mcp.decode.values import (
 )
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line
-from csb_mcp.model import Condition, Geometry, Region, SandboxSpec, SandboxState
+from csb_mcp.model import MAX_ROWS, Condition, Geometry, Region, SandboxSpec, SandboxState
 
 AGENTS = ("shell", "command")
 WORKSPACES = ("direct",)
@@ -158,7 +157,7 @@ def read_terminal(values: object) -> ReadTerminal:
     return ReadTerminal(
         fields.need("sandbox", reference),
         fields.get("cursor", token, None),
-        fields.get("lines", between(1, MAX_LINES), None),
+        fields.get("lines", between(1, MAX_ROWS), None),
     )
 
 

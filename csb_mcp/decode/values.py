@@ -14,11 +14,7 @@ from csb_mcp.config import NETWORKS
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import parse_duration
-from csb_mcp.model import Geometry, Region
-
-MAX_TEXT = 256 * 1024  # bytes of UTF-8 in one argument
-MAX_WAIT = 45.0  # seconds; desktop clients cut calls at 60
-MAX_COMMAND = 600.0  # seconds
+from csb_mcp.model import MAX_COMMAND, MAX_TEXT, MAX_WAIT, Geometry, Region
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _GEOMETRY = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
@@ -27,7 +23,6 @@ _WHOLE = re.compile(r"-?\d{1,12}", re.ASCII)
 MAX_WIDTH, _MAX_HEIGHT, _MIN_SIDE = 7680, 4320, 64
 _MAX_PATH = 4096
 _MAX_ENVIRONMENT = 64 * 1024
-MAX_LINES = 10_000  # the terminal's history
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 80

@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, DeadlineExceeded, InvalidInput
 from csb_mcp.model import (
+    MAX_COMMAND,
+    MAX_ROWS,
+    MAX_WAIT,
     BackgroundCommand,
     CommandResult,
     Condition,
@@ -34,10 +37,7 @@ from csb_mcp.service.lifecycle import Lifecycle
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.waits import Waiter
 
-MAX_WAIT = 45.0
-MAX_COMMAND_TIMEOUT = 3600.0
 _MAX_OUTPUT = 256 * 1024  # bytes of stdout, and of stderr, that one command may give back
-_MAX_ROWS = 10_000  # what the terminal's history holds
 _ANSWER_SECONDS = 10.0  # for what needs no more than the terminal or the display
 _PIXELS_PER_TOKEN = 750  # what a vision model pays, by its maker's rule of thumb
 
@@ -103,8 +103,8 @@ class Manager:
         self, sandbox: str, *, cursor: str | None, lines: int | None
     ) -> TerminalView:
         """See :class:`~csb_mcp.ports.SandboxService`."""
-        if lines is not None and not 1 <= lines <= _MAX_ROWS:
-            raise InvalidInput(f"{lines} is not between 1 and {_MAX_ROWS}", field="lines")
+        if lines is not None and not 1 <= lines <= MAX_ROWS:
+            raise InvalidInput(f"{lines} is not between 1 and {MAX_ROWS}", field="lines")
         record = self._registry.find(sandbox)
         if record.state.ended:
             return await self._last_words(record, lines)
@@ -145,9 +145,9 @@ class Manager:
         background: bool,
     ) -> CommandResult | BackgroundCommand:
         """See :class:`~csb_mcp.ports.SandboxService`."""
-        if not 0 < timeout <= MAX_COMMAND_TIMEOUT:
+        if not 0 < timeout <= MAX_COMMAND:
             raise InvalidInput(
-                f"{timeout:g} is not above 0 and at most {MAX_COMMAND_TIMEOUT:g} seconds",
+                f"{timeout:g} is not above 0 and at most {MAX_COMMAND:g} seconds",
                 field="timeout",
                 hint="use background=true for what takes longer",
             )

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from csb_mcp.errors import InvalidInput
+from csb_mcp.model import MAX_TEXT
 
 MAX_KEYS = 1000
-MAX_TEXT = 256 * 1024
 TEXT_CHUNK = 16 * 1024  # characters in one command line
 _BUFFER = "csb-typed"
 

@@ -6,7 +6,7 @@ from mcp_types import CallToolResult
 
 from csb_mcp import decode
 from csb_mcp.lib.text import one_line, plain_text
-from csb_mcp.model import BackgroundCommand, CommandResult
+from csb_mcp.model import MAX_COMMAND, BackgroundCommand, CommandResult
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
     BOOLEAN,
@@ -75,7 +75,7 @@ RUN = Definition(
     arguments={
         "sandbox": STRING,
         "command": STRING,
-        "timeout": described(NUMBER, "Seconds", default=30, maximum=decode.MAX_COMMAND),
+        "timeout": described(NUMBER, "Seconds", default=30, maximum=MAX_COMMAND),
         "cwd": described(STRING, "Default: the project"),
         "stdin": STRING,
         "background": {**BOOLEAN, "default": False},

@@ -6,7 +6,7 @@ from mcp_types import CallToolResult
 
 from csb_mcp import decode
 from csb_mcp.lib.text import one_line, plain_text
-from csb_mcp.model import Condition, TerminalView, WaitResult
+from csb_mcp.model import MAX_WAIT, Condition, TerminalView, WaitResult
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
     BOOLEAN,
@@ -184,7 +184,7 @@ WAIT = Definition(
             },
         },
         "mode": choice(decode.MODES, default="any"),
-        "timeout": described(NUMBER, "Seconds", default=30, maximum=decode.MAX_WAIT),
+        "timeout": described(NUMBER, "Seconds", default=30, maximum=MAX_WAIT),
         "cursor": {
             "anyOf": [STRING, {"type": "object", "additionalProperties": STRING}],
             "description": "Look at what came after it; by sandbox if there are several",
