@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -273,3 +275,38 @@ async def test_speed(box: Launched) -> None:
         await box.sh("true")
         times.append(time.perf_counter() - began)
     assert min(times) < 0.025, sorted(times)
+
+
+USERS_DAEMON = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.support.launched import Host, launched
+
+async def main():
+    base = Path(sys.argv[1])
+    async with launched(Host.make(base / "daemon", os.getuid()), base / "app", held=True) as box:
+        print(await box.out("id -u; pwd; touch made; echo done"))
+
+asyncio.run(main())
+"""
+
+
+def test_a_users_own_daemon(short_dir: Path, user: User) -> None:
+    """Nobody is root here: the launcher reaches the project through the daemon's descriptor."""
+    python = sys.executable if os.getuid() else "/usr/bin/python3"
+    if not Path(python).exists():
+        pytest.skip(f"no {python}")
+    for name in ("daemon", "app"):
+        (short_dir / name).mkdir()
+        os.chown(short_dir / name, user.uid, user.gid)
+    short_dir.chmod(0o755)
+    done = subprocess.run(
+        user.command(python, "-c", USERS_DAEMON, str(short_dir)),
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == f"1000\n{short_dir}/app\ndone\n", done
+    assert (short_dir / "app/made").stat().st_uid == user.uid

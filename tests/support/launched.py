@@ -147,8 +147,12 @@ async def launched(
     command: tuple[str, ...] = (),
     extra: tuple[str, ...] = (),
     connect: bool = True,
+    held: bool = False,
 ) -> AsyncGenerator[Launched]:
-    """A sandbox in ``project``; a user's starts at its path, root's through the stager."""
+    """A sandbox in ``project``. Root's starts through the stager, a user's at its path.
+
+    ``held``: a user's starts as a daemon's does, by the descriptor; for that we must be that user.
+    """
     agent = "command" if command else "shell"
     spec = SandboxSpec(project_dir=project, env=env or {}, agent=agent, command=command)
     uid = host.backend.choose_uid(project, ())
@@ -162,8 +166,9 @@ async def launched(
     fd = os.open(project, os.O_PATH)
     try:
         launch = await host.backend.prepare(sandbox, folders, fd)
+        by_descriptor = f"/proc/{os.getpid()}/fd/{fd}"
         argv = [
-            str(project) if word == f"/proc/{os.getpid()}/fd/{fd}" else word for word in launch.argv
+            str(project) if word == by_descriptor and not held else word for word in launch.argv
         ]
         drop = ("/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--")
         prefix = launch.prefix or (drop if os.getuid() != uid else ())
