@@ -422,10 +422,14 @@ async def test_rows_that_imitate_the_protocol_do_not_break_it(bench: Bench) -> N
         "    time.sleep(0.05)\n"
     )
     terminal = await bench.start(sys.executable, "-c", program)
-    await seen(terminal, "%end")
+    await until(lambda: has_history(terminal, 6000), terminal)
     for _ in range(200):
         assert len((await terminal.rows(None)).rows) == 36
-    assert len((await terminal.history(3000)).rows) == 3000
+    assert len((await terminal.history(6000)).rows) == 6000
+
+
+async def has_history(terminal: TmuxTerminal, lines: int) -> bool:
+    return len((await terminal.history(lines)).rows) == lines
 
 
 # The end
@@ -556,6 +560,20 @@ async def test_adoption_after_the_starter_was_killed(bench: Bench) -> None:
     assert numbers == [b"%d" % n for n in range(1, 4001)]
 
 
+async def test_the_server_outlives_clients_that_go_away_amid_a_flood(bench: Bench) -> None:
+    """tmux 3.3 exits if output is queued for a control client that is gone."""
+    terminal: TmuxTerminal | None = await bench.shell("while :; do seq 100; done")
+    assert terminal is not None
+    server = terminal.server_pid
+    for turn in range(60):
+        if turn % 3:
+            await terminal.output.beyond(terminal.output.count)
+        await bench.detach(terminal)
+        terminal = await bench.adopt()
+        assert terminal is not None
+        assert terminal.server_pid == server
+
+
 async def test_adopting_where_nothing_runs(bench: Bench) -> None:
     assert await bench.adopt() is None
 
@@ -601,6 +619,14 @@ async def test_the_log_is_capped_and_loses_nothing_at_the_change(bench: Bench) -
     kept = (older.read_bytes() + folders.log.read_bytes()).split(b"\n")[1:-1]
     first = int(kept[0])
     assert kept == [b"%07d" % n for n in range(first, lines + 1)]
+
+
+async def test_a_disk_that_is_full_holds_no_program_up(bench: Bench) -> None:
+    bench.folders().log.symlink_to("/dev/full")
+    terminal = await bench.shell("seq 200000; echo through; exit 4")
+    async with asyncio.timeout(SECONDS):
+        assert await terminal.wait_exit() == 4
+    assert [text for _, text in (await terminal.history(1)).rows] == ["through"]
 
 
 async def test_the_log_writer_is_small(bench: Bench) -> None:

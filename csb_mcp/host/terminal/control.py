@@ -1,8 +1,9 @@
 """One ``tmux -C`` client: commands down a pipe, answers and notices up another.
 
 The protocol is in tmux(1), CONTROL MODE. The server reads and writes the pipes itself (the client
-process hands them over), so a command costs one write and one read. ``%output`` is taken as a fact
-only; what the pane shows is asked for.
+process hands them over), so a command costs one write and one read. What panes print is not sent
+here (the client is ``no-output``), it is heard of by ``wake.py``: tmux 3.3 exits with "not enough
+data" when a client goes away, be it a daemon that was killed, while output for it is queued.
 """
 
 import asyncio
@@ -15,14 +16,11 @@ from typing import Self
 
 from csb_mcp.errors import TerminalFailed
 from csb_mcp.lib.processes import ProcessHandle, end_all
-from csb_mcp.lib.pulse import Pulse
 
 ANSWER_SECONDS = 5.0
-FLOOD_BYTES = 16 * 1024  # of %output within one hold; more than a screenful of colours
 DETACH_SECONDS = 1.0
-HOLD_SECONDS = 0.004  # for so long tmux keeps a flooding pane's output to itself
 MAX_UNSENT = 4 * 1024 * 1024
-MAX_LINE = 1024 * 1024  # tmux sends at most 8 KiB of a pane in one line, escaped four-fold
+MAX_LINE = 1024 * 1024  # a row has at most some thousand bytes
 
 Blocks = list[list[bytes]]
 RowCount = Callable[[Blocks], int]
@@ -46,18 +44,11 @@ class _Request:
 
 
 class Control(asyncio.Protocol):
-    """The connection. Belongs to one event loop; ``close`` it.
-
-    ``output`` beats when the pane printed something; ``printed`` counts the bytes (roughly; a flood
-    counts as more than there was), ``last_output`` is the loop time of the last beat.
-    """
+    """The connection. Belongs to one event loop; ``close`` it."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], stderr: int, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.output = Pulse()
-        self.printed = 0
-        self.last_output = loop.time()
         self._lost: asyncio.Future[None] = loop.create_future()
         self._loop = loop
         self._process = process
@@ -69,11 +60,7 @@ class Control(asyncio.Protocol):
         self._guard = b""
         self._rows_left = 0
         self._trouble: list[bytes] = []
-        self._burst = 0
-        self._burst_began = 0.0
-        self._hold: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None  # one for all requests: timers cost
-        self._pane: str | None = None
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | None = None
 
@@ -114,12 +101,6 @@ class Control(asyncio.Protocol):
                 end.close()
         os.close(self._stderr)
 
-    def hold_floods_of(self, pane: str) -> None:
-        """Let tmux keep ``pane``'s output to itself for moments when there is too much of it."""
-        self._pane = pane
-        # pause-after: should this process stand still, the payload waits for it one second at most.
-        self.request(["refresh-client -f pause-after=1"])
-
     def request(
         self, commands: Sequence[str], *, row_count: RowCount | None = None
     ) -> asyncio.Future[Blocks]:
@@ -159,9 +140,8 @@ class Control(asyncio.Protocol):
 
         ``force``: by SIGKILL, because it may not have come so far as to read its input.
         """
-        for timer in (self._hold, self._watch):
-            if timer is not None:
-                timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         if self._writer is None or self._reader is None or self._process.returncode is not None:
             return
         if not self._writer.is_closing():  # it closes itself when tmux ends; abort would fail then
@@ -180,7 +160,7 @@ class Control(asyncio.Protocol):
         """Take what tmux wrote apart, line by line."""
         if self._tail:
             data = self._tail + data
-        position, printed = 0, 0
+        position = 0
         while True:
             if self._rows_left:
                 *rows, rest = data[position:].split(b"\n", self._rows_left)
@@ -191,16 +171,12 @@ class Control(asyncio.Protocol):
                 break
             if self._inside:
                 self._in_block(data[position:end])
-            elif data.startswith((b"%output ", b"%extended-output "), position):
-                printed += end - position
             else:
                 self._notice(data[position:end])
             position = end + 1
         self._tail = data[position:]
         if len(self._tail) > MAX_LINE and self._reader is not None:
             self._reader.close()
-        if printed:
-            self._beat(printed)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's name
         """The client ended, or we let go of it: everybody who waits is told."""
@@ -213,8 +189,6 @@ class Control(asyncio.Protocol):
         kind, _, rest = line.partition(b" ")
         if kind == b"%begin":
             self._begin(rest)
-        elif kind == b"%pause":
-            self._held()
         elif kind == b"%exit" or not kind.startswith(b"%"):
             self._trouble = [*self._trouble[-4:], line]
 
@@ -258,34 +232,6 @@ class Control(asyncio.Protocol):
             error = f"tmux did not answer within {ANSWER_SECONDS:g} s"
             _fail(request.answer, TerminalFailed(error))
 
-    def _beat(self, printed: int) -> None:
-        now = self._loop.time()
-        if now - self._burst_began > HOLD_SECONDS:
-            self._burst, self._burst_began = 0, now
-        self._burst += printed
-        self.printed += printed
-        self.last_output = now
-        self.output.beat()
-        if self._burst > FLOOD_BYTES and self._hold is None and self._pane is not None:
-            self._burst = 0
-            # Its %pause comes inside the answer's block; one out of the blue (see above) does not.
-            self.request([f"refresh-client -A '{self._pane}:pause'"]).add_done_callback(
-                lambda _: self._held()
-            )
-
-    def _held(self) -> None:
-        if self._hold is None:
-            self._hold = self._loop.call_later(HOLD_SECONDS, self._release)
-
-    def _release(self) -> None:
-        self._hold = None
-        if self._lost.done():
-            return
-        # Nobody counted what was printed meanwhile; there may have been something.
-        self.request([f"refresh-client -A '{self._pane}:continue'"]).add_done_callback(
-            lambda _: self._beat(FLOOD_BYTES // 2)
-        )
-
     def _gone(self) -> TerminalFailed:
         said = self.trouble()
         return TerminalFailed(
@@ -297,4 +243,4 @@ class Control(asyncio.Protocol):
 def _fail(answer: asyncio.Future[Blocks], error: TerminalFailed) -> None:
     if not answer.done():
         answer.set_exception(error)
-        answer.exception()  # nobody may be left to hear of it: a hold, a caller that was cancelled
+        answer.exception()  # a caller that was cancelled is not there to hear of it

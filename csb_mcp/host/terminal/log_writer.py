@@ -1,7 +1,8 @@
 """What stands at the other end of pipe-pane: a shell and ``dd``, for they cost little memory.
 
 They belong to the tmux server, so the log has no gap while the daemon restarts. They end when the
-server closes the pipe, and cannot keep anything else alive.
+server closes the pipe, and cannot keep anything else alive. That the log was written is also how
+the daemon hears of output (``wake.py``).
 """
 
 import shlex
@@ -15,13 +16,14 @@ MAX_FILE = ROTATE_AT + CHUNK * CHUNKS
 
 # dd with bs= writes each read at once and reads no more than it writes, so nothing is lost between
 # two of them; head -c would hold bytes back in stdio. While the log cannot be written (a full disk,
-# a folder that is gone) what comes is thrown away: unread, it would pile up in the tmux server.
+# a folder that is gone) what comes is thrown away: unread, it would pile up in the tmux server. To
+# open the log and close it again (true, for a shell exits if : cannot) is news for who waits.
 _SCRIPT = """\
 exec 2>/dev/null
 size=0
 while
   told=$({dd} bs={chunk} count={chunks} 2>&1 >>{log}) ||
-    told=$({dd} bs={chunk} count={chunks} 2>&1 >/dev/null)
+    {{ told=$({dd} bs={chunk} count=1 2>&1 >/dev/null); true >>{log}; }}
   case "
 $told" in *'
 0+0 records in'*) false ;; esac

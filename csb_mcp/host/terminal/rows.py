@@ -23,7 +23,8 @@ class Look:
     """The pane at one moment: the whole screen and some rows above it.
 
     ``history`` is the length of tmux's history; ``printed`` how many bytes (roughly) the pane
-    printed since the look before. ``rows`` are as tmux prints them, the screen's the last.
+    printed since the look before, None if that is unknown. ``rows`` are as tmux prints them, the
+    screen's the last.
     """
 
     history: int
@@ -31,13 +32,18 @@ class Look:
     height: int
     cursor_row: int
     cursor_column: int
-    printed: int
+    printed: int | None
     rows: Sequence[bytes]
 
     @property
     def above(self) -> int:
         """How many rows above the screen were seen."""
         return len(self.rows) - self.height
+
+    @property
+    def burst(self) -> bool:
+        """So much was printed that TRIM rows may have gone by."""
+        return self.printed is None or self.printed >= BURST
 
     def reaches(self, rows: int) -> bool:
         """It shows so many rows above the screen, or all there are."""
@@ -121,7 +127,7 @@ class Screen:
         """By how many rows the screen may have moved; or how many rows above a look must reach."""
         step = look.history - last.history
         tries = [step] if step >= 0 else []
-        if look.history >= HISTORY_LIMIT - TRIM and (step < 0 or look.printed >= BURST):
+        if look.history >= HISTORY_LIMIT - TRIM and (step < 0 or look.burst):
             tries += range(step + TRIM, KEEP + 1, TRIM) if step + TRIM > 0 else ()
         fits: list[int] = []
         for moved in tries:

@@ -12,6 +12,7 @@ from csb_mcp.host.terminal.rows import HISTORY_LIMIT
 from csb_mcp.model import Folders, Launch
 
 COLUMNS, ROWS = 120, 36
+CLIENT_FLAGS = "no-output"  # see control.py
 TOOL_PATH = "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"
 ENVIRONMENT = {"PATH": TOOL_PATH, "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
 """All that tmux and its panes get. tmux adds TERM and TMUX; launchers start from nothing anyway."""
@@ -58,7 +59,7 @@ def start_argv(
     commands = (
         *(("set-option", *option) for option in _OPTIONS),
         *_BINDINGS,
-        ("new-session", *_session("main"), *_program(payload.argv)),
+        ("new-session", "-f", CLIENT_FLAGS, *_session("main"), *_program(payload.argv)),
         # In the same go, so before the server reads the pane's first byte.
         ("pipe-pane", "-t", "=main:", writer_command(dd, folders.log)),
         # Only now and only here: tmux 3.3 crashes if it is set for all windows before a session is.
@@ -77,7 +78,7 @@ def start_argv(
 def attach_argv(tmux: Path, folders: Folders) -> list[str]:
     """The command that connects a control client to a server that runs already."""
     client = [str(tmux), "-u", "-S", str(folders.tmux_socket), "-f", "/dev/null", "-C"]
-    return [*client, "attach-session", "-t", "=main:"]
+    return [*client, "attach-session", "-f", CLIENT_FLAGS, "-t", "=main:"]
 
 
 def _session(name: str) -> tuple[str, ...]:

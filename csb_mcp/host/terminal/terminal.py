@@ -13,6 +13,7 @@ from csb_mcp.host.terminal.control import Control
 from csb_mcp.host.terminal.keys import check_text, parse_keys, typing_lines
 from csb_mcp.host.terminal.rows import ANCHOR, HISTORY_LIMIT, KEEP, Look, Screen
 from csb_mcp.host.terminal.tree import Tree
+from csb_mcp.host.terminal.wake import Wake
 from csb_mcp.lib.processes import ProcessHandle, hold
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Rows
@@ -30,11 +31,17 @@ class TmuxTerminal:
     """See the port. Made by ``TmuxTerminals``; the owner ends it by ``close`` or ``kill``."""
 
     def __init__(
-        self, control: Control, server: ProcessHandle, panes: Mapping[str, Pane], text: RowText
+        self,
+        control: Control,
+        server: ProcessHandle,
+        panes: Mapping[str, Pane],
+        text: RowText,
+        wake: Wake,
     ) -> None:
         main, display = panes["main"], panes["display"]
         self._control = control
         self._text = text
+        self._wake = wake
         self._main = main
         self._display = display
         # One whose status is known was waited for: its pid may be another's by now.
@@ -43,11 +50,9 @@ class TmuxTerminal:
         self._tree = Tree(server, [*self._payload, *displays])
         self._screen = Screen(text)
         self._looking = asyncio.Lock()
-        self._printed = 0  # what the connection had counted at the last look
         self._ending = asyncio.Lock()
         self._open = True
         self._killed = False
-        control.hold_floods_of(main.id)
 
     @property
     def server_pid(self) -> int:
@@ -62,12 +67,12 @@ class TmuxTerminal:
     @property
     def output(self) -> Pulse:
         """See the port."""
-        return self._control.output
+        return self._wake.pulse
 
     @property
     def idle_seconds(self) -> float:
         """See the port."""
-        return asyncio.get_running_loop().time() - self._control.last_output
+        return asyncio.get_running_loop().time() - self._wake.last
 
     async def send(self, text: str | None, keys: Sequence[str], *, paste: bool = False) -> None:
         """See the port. InvalidInput also for text with control characters or above 256 KiB."""
@@ -123,6 +128,7 @@ class TmuxTerminal:
     async def close(self) -> None:
         """See the port."""
         self._open = False
+        self._wake.close()
         await self._control.close()
         self._tree.close()
 
@@ -164,14 +170,13 @@ class TmuxTerminal:
         form = "#{pane_width} #{cursor_x} #{cursor_y}"
         numbers, rows = await capture(self._control, self._main.id, reach, form)
         width, x, y, history, height = numbers
-        printed, self._printed = self._control.printed - self._printed, self._control.printed
         return Look(
             history=history,
             width=width,
             height=height,
             cursor_row=y,
             cursor_column=x,
-            printed=printed,
+            printed=self._wake.printed(),
             rows=rows,
         )
 

@@ -23,6 +23,7 @@ from csb_mcp.host.terminal.server import (
 )
 from csb_mcp.host.terminal.terminal import TmuxTerminal
 from csb_mcp.host.terminal.tree import Tree
+from csb_mcp.host.terminal.wake import LogFolders, Wake
 from csb_mcp.lib.processes import ProcessHandle, peer_pid
 from csb_mcp.model import Folders, Launch, Problem
 
@@ -37,6 +38,7 @@ class TmuxTerminals:
     def __init__(self, tmux: Path | None = None) -> None:
         self._tmux = tmux or _tool("tmux")
         self._dd = _tool("dd")
+        self._log_folders = LogFolders()
 
     def problems(self) -> Sequence[Problem]:
         """See the port. Asks tmux for its version once."""
@@ -61,7 +63,7 @@ class TmuxTerminals:
         argv = start_argv(self._tmux, self._dd, folders, payload, display)
         lifeline = _lifeline(folders)
         try:
-            return await _start(argv, lifeline, folders, deadline)
+            return await self._start(argv, lifeline, folders, deadline)
         except BaseException:
             await asyncio.shield(_roll_back(folders))
             raise
@@ -83,42 +85,43 @@ class TmuxTerminals:
     async def _attach(self, folders: Folders, deadline: float) -> TmuxTerminal:
         control = await Control.open(attach_argv(self._tmux, folders), env=ENVIRONMENT)
         try:
-            return await _connect(control, folders, deadline)
+            return await self._connect(control, folders, deadline)
         except BaseException:
             await asyncio.shield(control.close())
             raise
 
+    async def _start(
+        self, argv: Sequence[str], lifeline: int, folders: Folders, deadline: float
+    ) -> TmuxTerminal:
+        try:
+            control = await Control.open(argv, env=ENVIRONMENT, inherit=[lifeline])
+        finally:
+            os.close(lifeline)  # held by the children from here on
+        try:
+            return await self._connect(control, folders, deadline)
+        except BaseException:
+            await asyncio.shield(control.close(force=True))
+            raise
 
-async def _start(
-    argv: Sequence[str], lifeline: int, folders: Folders, deadline: float
-) -> TmuxTerminal:
-    try:
-        control = await Control.open(argv, env=ENVIRONMENT, inherit=[lifeline])
-    finally:
-        os.close(lifeline)  # held by the children from here on
-    try:
-        return await _connect(control, folders, deadline)
-    except BaseException:
-        await asyncio.shield(control.close(force=True))
-        raise
-
-
-async def _connect(control: Control, folders: Folders, deadline: float) -> TmuxTerminal:
-    """Wait for the server's first answer. Raises TerminalFailed, DeadlineExceeded."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            panes, text = await list_panes(control), await row_text(control)
-        server = ProcessHandle(peer_pid(folders.tmux_socket))
-    except TimeoutError as error:
-        raise DeadlineExceeded("tmux did not start in time", hint=control.complaints()) from error
-    except TerminalFailed as error:
-        raise TerminalFailed(error.message, hint=control.complaints() or error.hint) from error
-    except OSError as error:
-        raise TerminalFailed(f"{folders.tmux_socket}: {error.strerror}") from error
-    if panes.keys() != {"main", "display"}:
-        server.close()
-        raise TerminalFailed(f"tmux did not make both panes: {control.trouble()}")
-    return TmuxTerminal(control, server, panes, text)
+    async def _connect(self, control: Control, folders: Folders, deadline: float) -> TmuxTerminal:
+        """Wait for the server's first answer. Raises TerminalFailed, DeadlineExceeded."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                panes, text = await list_panes(control), await row_text(control)
+        except TimeoutError as error:
+            hint = control.complaints()
+            raise DeadlineExceeded("tmux did not start in time", hint=hint) from error
+        except TerminalFailed as error:
+            raise TerminalFailed(error.message, hint=control.complaints() or error.hint) from error
+        if panes.keys() != {"main", "display"}:
+            raise TerminalFailed(f"tmux did not make both panes: {control.trouble()}")
+        wake = Wake(self._log_folders, folders.log)
+        try:
+            server = ProcessHandle(peer_pid(folders.tmux_socket))
+        except OSError as error:
+            wake.close()
+            raise TerminalFailed(f"{folders.tmux_socket}: {error.strerror}") from error
+        return TmuxTerminal(control, server, panes, text, wake)
 
 
 async def _roll_back(folders: Folders) -> None:

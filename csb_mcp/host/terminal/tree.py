@@ -35,7 +35,10 @@ class Tree:
             # means; CONT, or a stopped process would see neither.
             for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
                 handle.kill(signum)
-        if await _ended(found, deadline) and settle is not None:
+        # Half of the time: some end only when the terminal hangs up, which the server's end does
+        # (an interactive bash that was just about to read when the signal came).
+        now = asyncio.get_running_loop().time()
+        if await _ended(found, now + (deadline - now) / 2) and settle is not None:
             await settle()
         found = [self.server, *found]
         found += _below(found)  # before the server ends: later nobody knows whose they were
