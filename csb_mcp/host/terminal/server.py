@@ -59,12 +59,13 @@ def start_argv(
     commands = (
         *(("set-option", *option) for option in _OPTIONS),
         *_BINDINGS,
+        # First, for everything else is ready before an X server is.
+        ("new-session", "-d", *_session("display"), *_program(display.argv)),
         ("new-session", "-f", CLIENT_FLAGS, *_session("main"), *_program(payload.argv)),
         # In the same go, so before the server reads the pane's first byte.
         ("pipe-pane", "-t", "=main:", writer_command(dd, folders.log)),
         # Only now and only here: tmux 3.3 crashes if it is set for all windows before a session is.
         ("set-option", "-w", "-t", "=main:", "window-size", "manual"),
-        ("new-session", "-d", *_session("display"), *_program(display.argv)),
     )
     arguments = [argument for command in commands for argument in (*map(_literal, command), ";")]
     if sum(len(os.fsencode(argument)) + 1 for argument in arguments) > MAX_ARGUMENTS:

@@ -139,6 +139,7 @@ class TmuxTerminal:
                 return
             if not self._open:
                 raise TerminalFailed("the connection was closed; adopt the terminal again")
+            self._wake.close()  # a waiter woken by its last words would ask a server that ends
             await self._tree.end(deadline, self._last_words)
             self._killed = True
             await self.close()
