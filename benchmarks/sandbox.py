@@ -26,6 +26,7 @@ from csb_mcp.model import Sandbox, SandboxSpec, TerminalRegex
 
 ROUNDS = 15
 USER = 65533
+PATIENCE = 20.0  # seconds for anything to appear
 PROMPT = TerminalRegex(r"\$ ?$")
 
 
@@ -129,7 +130,8 @@ class Floor:
         waiting = {tmux.stdout.fileno(): b"$ ", ready: b"\n"}
         seen = dict.fromkeys(waiting, b"")
         while waiting:
-            for fd in select.select(list(waiting), [], [], 20)[0]:
+            assert time.perf_counter() - began < PATIENCE, seen
+            for fd in select.select(list(waiting), [], [], PATIENCE)[0]:
                 seen[fd] += os.read(fd, 65536)
                 if waiting[fd] in seen[fd]:
                     del waiting[fd]
@@ -155,10 +157,11 @@ def ancestor(base: Path) -> float:
     bwrap = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid"]
     tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
     subprocess.run([*tmux, "new-session", "-d", "-x120", "-y36", *bwrap, "/bin/bash"], check=True)
-    while True:
-        shown = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, check=True)
-        if b"$ " in shown.stdout:
-            break
+    shown = b""
+    while b"$" not in shown:
+        assert time.perf_counter() - began < PATIENCE, shown
+        capture = [*tmux, "capture-pane", "-p"]
+        shown = subprocess.run(capture, capture_output=True, check=True).stdout
     took = time.perf_counter() - began
     subprocess.run([*tmux, "kill-server"], check=True)
     xvfb.terminate()

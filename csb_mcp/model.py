@@ -309,7 +309,8 @@ class Rows:
 
     ``rows`` are (number, text) in order, numbers absolute from the terminal's start (scrolled rows
     keep theirs). ``gap``: rows were lost from the history between the two looks, or ``since`` is
-    unknown; then all rows of the screen are given. ``cursor_row``/``cursor_column`` as drawn.
+    unknown; then all rows of the screen are given. ``cursor_row`` is an absolute row number, too;
+    ``cursor_column`` counts from 0.
     """
 
     rows: tuple[tuple[int, str], ...]

@@ -110,6 +110,7 @@ class Lifecycle:
         task = asyncio.create_task(work)
         live.tasks.add(task)
         task.add_done_callback(live.tasks.discard)
+        task.add_done_callback(_log_defect)
 
     async def _watch(self, live: Live) -> None:
         try:
@@ -152,6 +153,7 @@ class Lifecycle:
     async def _end(self, live: Live, state: SandboxState, reason: str, status: int | None) -> None:
         """Keep its last words, end its tree, remove what only the running need. Lock held."""
         await self._keep_last(live)
+        live.ending = True
         if state is SandboxState.STOPPED:
             await self._ask_to_end(live)
         await live.terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
@@ -253,6 +255,11 @@ class Lifecycle:
         for live in list(self._registry.live.values()):
             await live.close()
         self._registry.live.clear()
+
+
+def _log_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a watch over a sandbox failed", exc_info=error)
 
 
 async def _finish(work: Coroutine[Any, Any, _T]) -> _T:

@@ -6,7 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CsbError, DeadlineExceeded, InvalidInput
+from csb_mcp.errors import (
+    CsbError,
+    DeadlineExceeded,
+    DisplayFailed,
+    InvalidInput,
+    SandboxEnded,
+    TerminalFailed,
+)
 from csb_mcp.model import (
     MAX_COMMAND,
     MAX_ROWS,
@@ -251,6 +258,10 @@ async def _answering(live: Live) -> AsyncGenerator[None]:
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
+    except (TerminalFailed, DisplayFailed) as error:
+        if not live.ending:
+            raise
+        raise SandboxEnded("it ended meanwhile", sandbox=live.id) from error
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"it did not answer within {_ANSWER_SECONDS:g} s", sandbox=live.id

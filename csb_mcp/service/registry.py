@@ -26,8 +26,8 @@ class Live:
     """The running pieces of one sandbox. Made when it is up, closed when it has ended.
 
     ``display`` or ``helper`` is None if it did not answer when a restarted daemon adopted the
-    sandbox. ``ended`` is set once nothing runs any more; ``last_rows`` is then what the terminal
-    showed.
+    sandbox. ``ending``: it is on its way down, and what fails now fails because of that. ``ended``
+    is set once nothing runs any more; ``last_rows`` is then what the terminal showed.
     """
 
     id: str
@@ -35,6 +35,7 @@ class Live:
     terminal: Terminal
     display: Display | None
     helper: Helper | None
+    ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     last_rows: tuple[str, ...] = ()
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])

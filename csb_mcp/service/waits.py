@@ -119,6 +119,8 @@ class Waiter:
         end = asyncio.ensure_future(live.ended.wait())
         try:
             await asyncio.wait({check, end}, return_when=asyncio.FIRST_COMPLETED)
+            if check.done() and check.exception() is not None and live.ending:
+                await end  # it failed because the sandbox is on its way down
             if check.done() and (check.exception() is None or not live.ended.is_set()):
                 return check.result()
             return _in_last_words(live, condition) or _after_end(sandbox, condition, live)

@@ -360,13 +360,19 @@ bind_once() {
 # What the helper shall find in its /proc/self/mountinfo for the project: `device` and `root`, as
 # the kernel writes them (proc(5): path within the filesystem, some characters as octal).
 find_device() {
-  local dev top point longest='' path
+  local line lines=() fields=() point longest='' path
   escape "$real" path
   device='' root=''
-  while read -r _ _ dev top point _; do
+  mapfile -t lines </proc/self/mountinfo # a loop of reads makes the kernel start anew each time
+  set -f
+  for line in "${lines[@]}"; do
+    # shellcheck disable=SC2206  # spaces in names are octal here, and there is no globbing
+    fields=($line) # ID, parent, device, root, mount point, ...
+    point=${fields[4]}
     [[ $path/ == "${point%/}"/* && ${#point} -ge ${#longest} ]] || continue
-    longest=$point device=$dev root=${top%/}${path#"${point%/}"}
-  done </proc/self/mountinfo
+    longest=$point device=${fields[2]} root=${fields[3]%/}${path#"${point%/}"}
+  done
+  set +f
   root=${root:-/}
 }
 

@@ -26,11 +26,19 @@ refuse() {
 # what was meant. $1 project, $2 device, $3 its root on that device; then MODE:PATH for each mount
 # that must lie in the project, exactly once.
 check_mounts() {
-  local project=$1 device=$2 root=${3%/} dev top point options mount path here
+  local project=$1 device=$2 root=${3%/} line mount path here
   local -A found=()
-  while read -r _ _ dev top point options _; do
-    [[ $point/ != "$project"/* ]] || found[$point]+="${options%%,*} $dev $top;"
-  done </proc/self/mountinfo
+  local lines=() fields=()
+  # Not by read in a loop: that goes back after each line, and the kernel starts anew each time.
+  mapfile -t lines </proc/self/mountinfo
+  set -f
+  for line in "${lines[@]}"; do
+    # shellcheck disable=SC2206  # spaces in names are octal here, and there is no globbing
+    fields=($line) # ID, parent, device, root, mount point, options, ...
+    [[ ${fields[4]}/ != "$project"/* ]] ||
+      found[${fields[4]}]+="${fields[5]%%,*} ${fields[2]} ${fields[3]};"
+  done
+  set +f
   for mount in "${@:4}"; do
     path=${mount#*:}
     path=${path//\\/\\134}
@@ -44,13 +52,14 @@ check_mounts() {
 }
 
 check_self() {
-  local key value
-  while read -r key value _; do
-    case $key$value in
-      Seccomp:2 | NoNewPrivs:1 | CapEff:0000000000000000 | CapBnd:0000000000000000) ;;
-      Seccomp:* | NoNewPrivs:* | CapEff:* | CapBnd:*) refuse "$key is $value" ;;
+  local line lines=()
+  mapfile -t lines </proc/self/status
+  for line in "${lines[@]}"; do
+    case $line in
+      Seccomp:$'\t'2 | NoNewPrivs:$'\t'1 | CapEff:$'\t'0000000000000000 | CapBnd:$'\t'0000000000000000) ;;
+      Seccomp:* | NoNewPrivs:* | CapEff:* | CapBnd:*) refuse "$line" ;;
     esac
-  done </proc/self/status
+  done
 }
 
 # The memory hog dies first, not the helper. Then what was asked for as the environment.

@@ -392,9 +392,8 @@ async def test_the_repository_works_and_is_guarded(here: World) -> None:
     assert not (here.project / ".claude").exists()
 
 
+@pytest.mark.root
 async def test_foreign_files_of_the_project_stay_foreign(here: World) -> None:
-    if os.getuid():
-        pytest.skip("needs root to make one")
     foreign = here.project / "foreign"
     foreign.write_text("theirs\n")
     os.chown(foreign, 65531, 65531)
@@ -409,8 +408,10 @@ async def test_foreign_files_of_the_project_stay_foreign(here: World) -> None:
 async def test_other_sandboxes_are_out_of_sight(here: World) -> None:
     """Also for the part of the tree that is outside the payload's walls, under root's stager."""
     (here.base / "run/other").mkdir(mode=0o700)
+    await here.box.fails(f"ls {here.base}/run/other")
+    await here.box.fails(f"ls {here.base}/state")
     if here.case.daemon != 0:
-        pytest.skip("one user's sandboxes are kept apart by the launcher alone")
+        return  # one user's sandboxes are kept apart by the launcher alone
     root = f"/proc/{here.box.process.pid}/root"
     assert sorted(os.listdir(f"{root}{here.base}/run")) == ["launchers", "one"]
     assert sorted(os.listdir(f"{root}{here.base}/state")) == ["one"]
