@@ -52,7 +52,7 @@ def refresh(screen: Screen, grid: Grid) -> None:
     look = grid.look(2 * ANCHOR)
     wanted = screen.take(look)
     if wanted:
-        grid.printed = look.printed
+        grid.printed = look.printed or 0
         assert screen.take(grid.look(KEEP + ANCHOR)) == 0
 
 
