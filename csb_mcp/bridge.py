@@ -90,12 +90,16 @@ def _config_exists(env: Mapping[str, str]) -> bool:
 def call(path: str, preface: Mapping[str, object]) -> Connection | None:
     """A connection on which MCP may begin; None if no daemon listens (any more).
 
-    Ends the program with a line on stderr if the daemon refuses or does not answer.
+    Ends the program with a line on stderr if the daemon refuses or does not answer, or if it is
+    somebody else's.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_SECONDS)
     try:
         connection.connect(path)
+        # The folder's name can be known beforehand (/dev/shm/csb-mcp-UID), and be taken.
+        if (uid := _listener_uid(connection)) != os.geteuid():
+            raise SystemExit(f"csb-mcp: at {path} listens uid {uid}, which is not our daemon")
         connection.sendall(json.dumps(preface).encode() + b"\n")
         answer = b""
         while not answer.endswith(b"\n"):
@@ -112,6 +116,12 @@ def call(path: str, preface: Mapping[str, object]) -> Connection | None:
     if "error" in (values := json.loads(answer)):
         raise SystemExit(f"csb-mcp: {values['error']}")
     return Connection(connection, values)
+
+
+def _listener_uid(connection: socket.socket) -> int:
+    """Uid of the process that listens (SO_PEERCRED, unix(7): the second of three ints)."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(found[4:8], sys.byteorder)
 
 
 class _Pump:

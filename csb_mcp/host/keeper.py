@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 from csb_mcp.errors import HostUnable
+from csb_mcp.host.launchers import TRUSTED
 from csb_mcp.lib.safe_open import read_regular
 from csb_mcp.model import Folders
 
 _LAST_TERMINAL_BYTES = 1 << 20
 _LAST_SCREEN_BYTES = 64 << 20
+_NIXOS = Path("/run/current-system/sw/bin")  # where it has what others have in /usr/bin
 
 
 class DiskKeeper:
@@ -67,10 +69,20 @@ class DiskKeeper:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write beside it first: a half-written picture is never read as a whole one."""
-    part = path.with_suffix(".part")
-    part.write_bytes(data)
-    part.replace(path)
+    """Write beside it first: a half-written picture is never read as a whole one.
+
+    The folder may belong to a sandbox's uid, and we be root: no link that lies there is followed.
+    """
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    part, flags = f"{path.name}.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=folder)
+        with open(os.open(part, flags, 0o600, dir_fd=folder), "wb") as file:
+            file.write(data)
+        os.rename(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _read(path: Path, limit: int) -> bytes | None:
@@ -101,7 +113,8 @@ async def _run(*argv: str) -> tuple[int, str]:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        # Never our own PATH: npx and direnv put folders of a project in it, which sandboxes write.
+        env={"PATH": ":".join(map(str, (*TRUSTED, _NIXOS))), "LC_ALL": "C"},
     )
     _, words = await process.communicate()
     return process.returncode or 0, words[-500:].decode(errors="replace").strip()
