@@ -53,7 +53,8 @@ async def test_death_by_signal(box: Launched) -> None:
 
 async def test_signals_have_their_usual_meaning(box: Launched) -> None:
     ignored = await box.out("grep SigIgn /proc/self/status")
-    assert int(ignored.split()[1], 16) == 0
+    # Below 32: what is ignored above was so before us (a C library keeps 32 and 33 to itself).
+    assert int(ignored.split()[1], 16) & (1 << 31) - 1 == 0
     assert (await box.sh("kill -INT $$; sleep 9")).exit_code == 128 + 2
     await box.until_printed("$ ")
     box.type("""awk '/SigIgn/ { print "is=" $2 }' /proc/self/status\n""")
