@@ -1,6 +1,7 @@
 """Hold, watch and end processes by pidfd: never by name, never a recycled pid."""
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -48,14 +49,17 @@ def descendants(pid: int) -> list[int]:
 def peer_pid(path: Path) -> int:
     """Pid of the process that listens on the Unix socket ``path`` (SO_PEERCRED, unix(7)).
 
-    Raises OSError if nobody does.
+    Raises OSError if nobody does, and if that is another user than the owner of the socket's
+    folder, who may have put there what he likes: a link to the socket of init, say.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.setblocking(False)
         connection.connect(str(path))
-        pid, _, _ = struct.unpack(
-            "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _ = struct.unpack(
+            "3I", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
+    if uid != path.parent.stat().st_uid:
+        raise PermissionError(errno.EPERM, f"uid {uid} listens there", str(path))
     return pid
 
 

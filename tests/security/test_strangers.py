@@ -1,13 +1,19 @@
 """What lies where somebody hostile may write: strangers' sockets, links in a sandbox's folders."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from csb_mcp.errors import TerminalFailed
 from csb_mcp.host.keeper import DiskKeeper
+from csb_mcp.host.terminal.server import take_lifeline
+from csb_mcp.host.terminal.tmux import TmuxTerminals
+from csb_mcp.lib.processes import peer_pid
 from csb_mcp.model import Folders
 from tests.conftest import User
 
@@ -86,3 +92,69 @@ async def test_tools_are_not_taken_from_path(
     await DiskKeeper(tmp_path, tmp_path).remove(folders)
     assert not (tmp_path / "ran").exists()
     assert not folders.state.exists()
+
+
+# Speaks tmux's protocol (tmux-protocol.h, version 8): has its client write a file.
+SERVER = """\
+import os, socket, struct, sys
+path, victim = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+print(flush=True)
+def message(kind, data):
+    return struct.pack("=IHHII", kind, 16 + len(data), 0, 8, os.getpid()) + data
+flags = os.O_WRONLY | os.O_CREAT
+while True:
+    client, _ = listener.accept()
+    client.sendall(
+        message(303, struct.pack("iii", 5, -1, flags) + victim.encode() + bytes(1))
+        + message(304, struct.pack("i", 5) + b"planted")
+        + message(306, struct.pack("i", 5))
+    )
+"""
+
+
+@pytest.mark.root
+async def test_a_tmux_that_was_taken_over_writes_no_file_as_root(
+    short_dir: Path, user: User
+) -> None:
+    folders = Folders(short_dir / "run", short_dir / "state")
+    for path in (folders.runtime, folders.state):
+        path.mkdir(0o700)
+        os.chown(path, user.uid, user.gid)
+    (short_dir / "closed").mkdir(0o700)
+    short_dir.chmod(0o711)
+    lifeline = take_lifeline(folders.lifeline)
+    argv = ("/usr/bin/python3", "-c", SERVER, str(folders.tmux_socket))
+    victims = [short_dir / "closed/planted", folders.runtime / "planted"]
+    for victim in victims:
+        folders.tmux_socket.unlink(missing_ok=True)
+        server = subprocess.Popen(user.command(*argv, str(victim)), stdout=subprocess.PIPE)
+        try:
+            assert server.stdout
+            server.stdout.readline()
+            deadline = asyncio.get_running_loop().time() + 0.5
+            with pytest.raises(TerminalFailed):
+                await TmuxTerminals().adopt(folders, deadline)
+        finally:
+            server.kill()
+            server.communicate()
+    assert lifeline is not None
+    os.close(lifeline)
+    assert not victims[0].exists()
+    assert victims[1].stat().st_uid == user.uid  # it did try
+
+
+@pytest.mark.root
+def test_a_listener_of_another_user_than_the_folders_is_nobody_to_be_ended(
+    short_dir: Path, user: User
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_dir / "init"))
+        listener.listen()
+        (short_dir / "run").mkdir()
+        os.chown(short_dir / "run", user.uid, user.gid)
+        (short_dir / "run/tmux").symlink_to(short_dir / "init")
+        with pytest.raises(PermissionError):
+            peer_pid(short_dir / "run/tmux")

@@ -76,10 +76,18 @@ def start_argv(
     return [*payload.prefix, *client, *arguments[:-1]]
 
 
-def attach_argv(tmux: Path, folders: Folders) -> list[str]:
-    """The command that connects a control client to a server that runs already."""
-    client = [str(tmux), "-u", "-S", str(folders.tmux_socket), "-f", "/dev/null", "-C"]
-    return [*client, "attach-session", "-f", CLIENT_FLAGS, "-t", "=main:"]
+def attach_argv(tmux: Path, setpriv: Path, runtime: int) -> list[str]:
+    """The command that connects a control client to a server that runs already.
+
+    ``runtime`` is a descriptor of its folder, to be inherited. The client runs as the folder's
+    owner: it opens whatever file its server names, and a payload may have taken the server over.
+    """
+    owner, become = os.stat(runtime), [str(setpriv)]
+    become += [f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups", "--"]
+    # By way of the descriptor: the folders above need not let that user pass.
+    client = [str(tmux), "-u", "-S", f"/proc/self/fd/{runtime}/tmux", "-f", "/dev/null", "-C"]
+    command = [*client, "attach-session", "-f", CLIENT_FLAGS, "-t", "=main:"]
+    return command if owner.st_uid == os.geteuid() else [*become, *command]
 
 
 def _session(name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from csb_mcp.host.terminal.keys import check_text, parse_keys, typing_lines
 from csb_mcp.host.terminal.rows import ANCHOR, HISTORY_LIMIT, KEEP, Look, Screen
 from csb_mcp.host.terminal.tree import Tree
 from csb_mcp.host.terminal.wake import Wake
-from csb_mcp.lib.processes import ProcessHandle, hold
+from csb_mcp.lib.processes import ProcessHandle, children, hold
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Rows
 
@@ -44,9 +44,12 @@ class TmuxTerminal:
         self._wake = wake
         self._main = main
         self._display = display
-        # One whose status is known was waited for: its pid may be another's by now.
-        self._payload = hold([main.pid] if main.status is None else [])
-        displays = hold([display.pid] if display.status is None else [])
+        # One whose status is known was waited for: its pid may be another's by now. Nor is tmux's
+        # word taken for it: it is below a hostile payload, and these will be killed, by root maybe.
+        own = {pane.pid for pane in (main, display) if pane.status is None}
+        own &= set(children(server.pid))
+        self._payload = hold([main.pid] if main.pid in own else [])
+        displays = hold([display.pid] if display.pid in own else [])
         self._tree = Tree(server, [*self._payload, *displays])
         self._screen = Screen(text)
         self._looking = asyncio.Lock()

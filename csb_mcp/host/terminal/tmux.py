@@ -38,6 +38,7 @@ class TmuxTerminals:
     def __init__(self, tmux: Path | None = None) -> None:
         self._tmux = tmux or _tool("tmux")
         self._dd = _tool("dd")
+        self._setpriv = _tool("setpriv")
         self._log_folders = LogFolders()
 
     def problems(self) -> Sequence[Problem]:
@@ -83,7 +84,12 @@ class TmuxTerminals:
         return None
 
     async def _attach(self, folders: Folders, deadline: float) -> TmuxTerminal:
-        control = await Control.open(attach_argv(self._tmux, folders), env=ENVIRONMENT)
+        runtime = os.open(folders.runtime, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            argv = attach_argv(self._tmux, self._setpriv, runtime)
+            control = await Control.open(argv, env=ENVIRONMENT, inherit=[runtime])
+        finally:
+            os.close(runtime)
         try:
             return await self._connect(control, folders, deadline)
         except BaseException:
