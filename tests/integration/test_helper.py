@@ -213,9 +213,15 @@ async def test_lies_and_garbage_are_survived(box: Launched) -> None:
     assert await box.out("echo fine") == "fine"
 
 
-async def test_a_flood_is_cut_off(box: Launched) -> None:
+@pytest.mark.parametrize(
+    "line", ["a\\n", "pong a\\n", "started $id 7\\n", "x"], ids=["lie", "pong", "again", "endless"]
+)
+async def test_a_flood_is_cut_off(box: Launched, line: str) -> None:
+    flood = f'id=$(ls /run/csb/exec); yes "$(printf \'%0200d\' 0 | sed "s/0/{line}/g")"'
+    if line == "x":
+        flood = "cat /dev/zero"
     with pytest.raises(HelperFailed, match="flood"):
-        await box.sh("while :; do printf '%s\\n' a b c d e f g h >/proc/1/fd/4; done", timeout=20)
+        await box.sh(f"{flood} >/proc/1/fd/4", timeout=20)
 
 
 async def test_a_second_daemon_takes_over(host: Host, box: Launched) -> None:

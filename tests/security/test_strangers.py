@@ -5,17 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from csb_mcp.errors import TerminalFailed
+from csb_mcp.errors import HelperFailed, TerminalFailed
 from csb_mcp.host.keeper import DiskKeeper
 from csb_mcp.host.terminal.server import take_lifeline
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.lib.processes import peer_pid
 from csb_mcp.model import Folders
 from tests.conftest import User
+from tests.support.launched import Host, Launched, launched
 
 LISTEN = """\
 import os, socket, sys
@@ -158,3 +160,41 @@ def test_a_listener_of_another_user_than_the_folders_is_nobody_to_be_ended(
         (short_dir / "run/tmux").symlink_to(short_dir / "init")
         with pytest.raises(PermissionError):
             peer_pid(short_dir / "run/tmux")
+
+
+@pytest.fixture
+def host(short_dir: Path) -> Host:
+    return Host.make(short_dir, os.getuid())
+
+
+@pytest.fixture
+async def box(host: Host, tmp_path: Path) -> AsyncIterator[Launched]:
+    tmp_path.chmod(0o755)
+    async with launched(host, tmp_path) as box:
+        yield box
+
+
+async def test_requests_are_not_written_through_a_link(box: Launched, tmp_path: Path) -> None:
+    """The folder of requests belongs to the sandbox's uid, and root writes in it."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    before = victim.stat().st_mtime_ns
+    box.folders.exec.rename(box.folders.runtime / "away")
+    box.folders.exec.symlink_to(victim)
+    with pytest.raises(HelperFailed, match="cannot be written"):
+        await box.sh("true", timeout=1)
+    assert victim.stat().st_mtime_ns == before
+
+
+async def test_complaints_are_not_read_through_a_link(
+    host: Host, box: Launched, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("of root's")
+    complaints = box.folders.runtime / "launcher.log"
+    complaints.unlink(missing_ok=True)
+    complaints.symlink_to(tmp_path / "secret")
+    box.process.kill()
+    await box.ended()
+    with pytest.raises(HelperFailed) as caught:
+        await host.backend.connect(box.folders, box.process.pid, 0.0)
+    assert "of root's" not in str(caught.value)

@@ -17,6 +17,7 @@ from csb_mcp.host.backends.helper import SandboxHelper
 from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
 from csb_mcp.lib.processes import ProcessHandle, children
+from csb_mcp.lib.safe_open import tail
 from csb_mcp.model import Folders, Launch, Problem, Sandbox, SandboxSpec
 
 _PROBE_SECONDS = 10
@@ -130,8 +131,9 @@ class BubblewrapBackend:
         shell.seed_home(folders.home, uid, gid)
         for fifo in (folders.control, folders.status):
             os.mkfifo(fifo, 0o600)
-        folders.environment.touch(0o600, exist_ok=False)
-        folders.environment.write_bytes(environment)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # which follows no link
+        with open(os.open(folders.environment, flags, 0o600), "wb") as file:
+            file.write(environment)
         made = [folders.exec, folders.control, folders.status, folders.environment]
         if self._identities.root:
             (folders.runtime / "project").mkdir(mode=0o700)
@@ -232,10 +234,11 @@ def _messages(folders: Folders) -> Path:
 
 def _launcher_ended(folders: Folders) -> HelperFailed:
     try:
-        said = _messages(folders).read_text(errors="replace").strip()
+        data = tail(folders.runtime, _messages(folders).name, _MESSAGE_BYTES)
     except OSError:
-        said = ""
-    return HelperFailed(said[-_MESSAGE_BYTES:] or "the payload ended before the helper answered")
+        data = b""
+    said = data.decode(errors="replace").strip()
+    return HelperFailed(said or "the payload ended before the helper answered")
 
 
 async def _answered(

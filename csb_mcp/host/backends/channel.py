@@ -110,6 +110,7 @@ class Channel:
         except BlockingIOError:
             return
         *lines, rest = (self._buffer + data).split(b"\n")
+        self._garbage += len(rest) > _LINE_BYTES
         self._buffer = rest[: _LINE_BYTES + 1]  # a longer one is garbage, whatever follows
         for line in lines:
             self._line(line)
@@ -124,15 +125,17 @@ class Channel:
             self._garbage += 1
             return
         word, name, value = found[1].decode(), found[2].decode(), (found[3] or b"").decode()
-        if word == "pong":
-            _settle(self._pongs.get(name), None)
+        if word == "pong" and name in self._pongs:
+            _settle(self._pongs.pop(name), None)
         elif name in self._requests:
             self._answer(self._requests[name], word, value)
         else:
             self._garbage += 1  # of a request that was given up, or made up
 
     def _answer(self, request: Request, word: str, value: str) -> None:
-        if word == "failed":
+        if (request.started if word == "started" else request.done).done():
+            self._garbage += 1  # that was said before
+        elif word == "failed":
             error = _failure(value)
             _fail(request.started, error)
             _fail(request.done, error)

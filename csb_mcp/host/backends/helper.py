@@ -6,12 +6,14 @@ that comes from inside is the sandbox's word: it can lie about its own results, 
 """
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
 import signal
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from csb_mcp.errors import HelperFailed, InvalidInput, SandboxEnded
@@ -28,6 +30,9 @@ _KILL_SECONDS = 2.0
 _LINGER_SECONDS = 1.0  # between the end of both streams and the exit line
 _KILLED = 128 + 9
 _TCP_LISTEN = b"0A"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_TABLE_BYTES = 1 << 20  # some 7,000 sockets; those that listen come first
 
 
 class SandboxHelper:
@@ -50,10 +55,10 @@ class SandboxHelper:
     ) -> CommandResult:
         """See ``ports.Helper.run``. Raises also InvalidInput (a command too long)."""
         self._check_alive()
-        with self._folder(command, cwd, stdin) as folder:
-            outputs = [Output(folder / name, max_output) for name in ("stdout", "stderr")]
+        with self._folder(command, cwd, stdin) as (name, folder):
+            outputs = [Output(fifo, folder, max_output) for fifo in ("stdout", "stderr")]
             try:
-                return await self._result(folder.name, outputs, timeout)
+                return await self._result(name, outputs, timeout)
             finally:
                 for output in outputs:
                     output.close()
@@ -61,13 +66,13 @@ class SandboxHelper:
     async def start(self, command: str, *, cwd: str | None) -> BackgroundCommand:
         """See ``ports.Helper.start``."""
         self._check_alive()
-        with self._folder(command, cwd, b"") as folder:
-            request = self._channel.request("start", folder.name)
+        with self._folder(command, cwd, b"") as (name, _):
+            request = self._channel.request("start", name)
             try:
                 pid = await self._started(request, _START_SECONDS)
             finally:
                 self._channel.forget(request)
-            place = f"/tmp/csb-commands/{folder.name}"
+            place = f"/tmp/csb-commands/{name}"
             return BackgroundCommand(pid, f"{place}.out", f"{place}.err")
 
     async def terminate(self) -> None:
@@ -171,19 +176,24 @@ class SandboxHelper:
             raise SandboxEnded("the sandbox has ended")
 
     @contextmanager
-    def _folder(self, command: str, cwd: str | None, stdin: bytes) -> Generator[Path]:
+    def _folder(self, command: str, cwd: str | None, stdin: bytes) -> Generator[tuple[str, int]]:
+        """Name and descriptor of a request's folder, while it is there."""
         files = {"command": _encoded("command", command), "stdin": stdin}
         if cwd:
             files["cwd"] = _encoded("cwd", cwd)
-        folder = self._folders.exec / secrets.token_hex(8)
-        try:
-            _write_request(folder, files)
-        except OSError as error:
-            raise HelperFailed(f"the request cannot be written: {error.strerror}") from error
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        name = secrets.token_hex(8)
+        with ExitStack() as stack:
+            try:
+                requests = os.open(self._folders.exec, _FOLDER)
+                stack.callback(os.close, requests)
+                os.mkdir(name, 0o700, dir_fd=requests)
+                stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=requests)
+                folder = os.open(name, _FOLDER, dir_fd=requests)
+                stack.callback(os.close, folder)
+                _write_request(folder, files)
+            except OSError as error:
+                raise HelperFailed(f"the request cannot be written: {error.strerror}") from error
+            yield name, folder
 
 
 async def _all_ended(outputs: list[Output]) -> None:
@@ -207,25 +217,33 @@ def _encoded(field: str, text: str) -> bytes:
     return data
 
 
-def _write_request(folder: Path, files: dict[str, bytes]) -> None:
-    """Readable by the payload's uid; nobody else can pass the runtime folder above."""
-    folder.mkdir()
+def _write_request(folder: int, files: dict[str, bytes]) -> None:
+    """Readable by the payload's uid; nobody else can pass the runtime folder above.
+
+    That uid owns the folder above, and root may be writing: so by descriptor, and only if this is
+    the folder that we made. Raises OSError.
+    """
+    made = os.fstat(folder)
+    if made.st_uid != os.geteuid() or stat.S_IMODE(made.st_mode) != 0o700:
+        raise PermissionError(errno.EPERM, "another one was put in its place")
     for name, data in files.items():
-        (folder / name).write_bytes(data)
-        (folder / name).chmod(0o444)
+        with open(os.open(name, _NEW_FILE, 0o400, dir_fd=folder), "wb") as file:
+            os.fchmod(file.fileno(), 0o444)
+            file.write(data)
     for name in ("stdout", "stderr"):
-        os.mkfifo(folder / name)
-        (folder / name).chmod(0o666)
-    folder.chmod(0o755)
+        os.mkfifo(name, dir_fd=folder)
+        os.chmod(name, 0o666, dir_fd=folder)  # noqa: S103  the folder above lets nobody pass
+    os.fchmod(folder, 0o755)
 
 
 def _listens(table: Path, port: int) -> bool:
     try:
-        rows = table.read_bytes().splitlines()[1:]
+        with table.open("rb") as file:  # a payload may have any number of sockets
+            *rows, _ = file.read(_TABLE_BYTES).split(b"\n")
     except OSError:
         return False
     ending = b":%04X" % port
     return any(
         (field := row.split(maxsplit=4))[1].endswith(ending) and field[3] == _TCP_LISTEN
-        for row in rows
+        for row in rows[1:]
     )

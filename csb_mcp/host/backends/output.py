@@ -2,22 +2,22 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 _READ_BYTES = 65536  # the size of a pipe
 _DRAIN_READS = 32  # a background child may go on writing; its words are not waited for
 
 
 class Output:
-    """Reads ``fifo`` from now on. Belongs to the running event loop; the owner closes it."""
+    """Reads ``fifo`` of the open ``folder``. Belongs to the running loop; the owner closes it."""
 
-    def __init__(self, fifo: Path, limit: int) -> None:
+    def __init__(self, fifo: str, folder: int, limit: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._limit = limit
         self._kept = bytearray()
         self.truncated = False
         self.ended = asyncio.Event()  # all writers have gone
-        self._fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(fifo, flags, dir_fd=folder)
         self._loop.add_reader(self._fd, self._read)
 
     @property
