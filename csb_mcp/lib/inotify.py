@@ -12,6 +12,7 @@ _IN_ONLYDIR = 0x01000000
 _IN_DONT_FOLLOW = 0x02000000
 _NONBLOCK = os.O_NONBLOCK | os.O_CLOEXEC
 _BUFFER = 64 * 1024
+_PAUSE = 0.05  # least seconds between two calls: whoever fills the folder does not fill our time
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,7 +25,7 @@ class Inotify:
     ``fs.inotify.max_user_instances``).
     """
 
-    __slots__ = ("_appeared", "_fd", "_loop")
+    __slots__ = ("_appeared", "_fd", "_loop", "_timer")
 
     def __init__(self, appeared: Callable[[], None]) -> None:
         self._fd: int = _libc.inotify_init1(_NONBLOCK)
@@ -32,7 +33,8 @@ class Inotify:
             raise _error("inotify_init1")
         self._appeared = appeared
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._drain)
+        self._timer: asyncio.TimerHandle | None = None
+        self._listen()
 
     def add(self, folder: str) -> bool:
         """Watch ``folder``; False if it is not there, not a folder, or a link to one.
@@ -47,16 +49,23 @@ class Inotify:
             return False
         raise _error(folder)
 
+    def _listen(self) -> None:
+        self._loop.add_reader(self._fd, self._drain)
+
     def _drain(self) -> None:
         try:
             os.read(self._fd, _BUFFER)
         except BlockingIOError:
             return
+        self._loop.remove_reader(self._fd)
+        self._timer = self._loop.call_later(_PAUSE, self._listen)
         self._appeared()
 
     def close(self) -> None:
         """Stop. Idempotent."""
         fd, self._fd = self._fd, -1
+        if self._timer is not None:
+            self._timer.cancel()
         if fd >= 0:
             self._loop.remove_reader(fd)
             os.close(fd)

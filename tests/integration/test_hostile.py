@@ -109,6 +109,34 @@ print("server-" + "held", flush=True); time.sleep(60)
     assert stopped.state is SandboxState.STOPPED
 
 
+KEYBOARD_CHANGES = """
+import ctypes
+x = ctypes.CDLL("libX11.so.6"); x.XOpenDisplay.restype = ctypes.c_void_p
+d = ctypes.c_void_p(x.XOpenDisplay(None)); key = ctypes.c_ulong(0x61)
+print("flood" + "ing", flush=True)
+while True: x.XChangeKeyboardMapping(d, 200, 1, ctypes.byref(key), 1); x.XPending(d)
+"""
+NEW_FILES = """
+import os
+print("flood" + "ing", flush=True)
+while True: os.close(os.open("new", os.O_CREAT | os.O_WRONLY)); os.unlink("new")
+"""
+
+
+@pytest.mark.parametrize("source", [KEYBOARD_CHANGES, NEW_FILES], ids=["keyboard", "files"])
+async def test_floods_of_events_take_little_of_the_daemons_time(
+    app: App, sandbox: Sandbox, project: Path, source: str
+) -> None:
+    (project / "flood.py").write_text(source)
+    await typed(app.service, sandbox.id, "python3 flood.py", "flooding")
+    before = time.process_time()
+    never = [TerminalText("is not printed")]
+    await app.service.wait([sandbox.id], never, mode="any", timeout=3, cursor={})
+    assert time.process_time() - before < 0.5  # a second and more, if each event is looked at
+    view = await app.service.read_terminal(sandbox.id, cursor=None, lines=None)
+    assert not any("Error" in text for _, text in view.rows)
+
+
 async def test_pixmaps_without_end_are_refused_by_its_own_server(
     app: App, pair: tuple[Sandbox, Sandbox], base: Path
 ) -> None:

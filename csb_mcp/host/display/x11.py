@@ -26,6 +26,7 @@ _REPORT_NON_EMPTY = 3  # one event when something is drawn, none until the damag
 _ERROR, _REPLY, _GENERIC_EVENT = 0, 1, 35
 _PACKET = 32
 _MAX_EXTRA = 65536  # of a reply; ours have none
+_MAX_STRANGE = 1000  # events that nobody asked for: clients can cause some (MappingNotify)
 _MAX_CLIENTS = b"Maximum number of clients"  # what the server says then, in ProcEstablishConnection
 
 
@@ -48,6 +49,7 @@ class Connection:
         self._opcode = 0
         self._event: int | None = None
         self._drawn = False
+        self._strange = 0
 
     @classmethod
     async def open(cls, folder: Path, cookie: bytes) -> Self:
@@ -149,6 +151,9 @@ class Connection:
                 raise Lost("it sent more than was asked for")
             await self._read(extra * 4)
         self._drawn |= kind == self._event
+        self._strange += kind not in (_REPLY, self._event)
+        if self._strange > _MAX_STRANGE:
+            raise Lost("it sends what nobody asked for")
         return packet
 
     async def _read(self, size: int) -> bytes:
