@@ -11,6 +11,7 @@ import platform
 import shlex
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ _SCRIPTS = ("bubblewrap", "display")
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _WRAPPERS = tuple(f"share/bin/{name}" for name in _CHROMIUM_NAMES)
 _HELPER = "share/helper.sh"
-_PROGRAMS = (*_SCRIPTS, *_WRAPPERS, _HELPER)
+_XKBCOMP = "xkb/xkbcomp"
+_PROGRAMS = (*_SCRIPTS, *_WRAPPERS, _HELPER, _XKBCOMP)
 _FILTER = "filter.bpf"
 _PACKAGES = {
     "bwrap": "bubblewrap",
@@ -135,6 +137,7 @@ class Launchers:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(preamble + text if runs else text)
                 path.chmod(0o555 if runs else 0o444)
+            _compile_keymap(self._tools["xkbcomp"], draft / "xkb")
             for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
                 folder.chmod(0o755)
             draft.rename(self._home)
@@ -150,6 +153,7 @@ class Launchers:
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "SHARE": self._home / "share",
             "BPF": self._home / _FILTER,
+            "XKB": self._home / "xkb",
         } | {name.upper(): path or "" for name, path in self._tools.items()}
         lines = [f"CSB_{name}={shlex.quote(str(value))}" for name, value in values.items()]
         # -p: no functions and no BASH_ENV from a caller's environment.
@@ -157,10 +161,24 @@ class Launchers:
         return "\n".join(start).encode()
 
 
+def _compile_keymap(xkbcomp: Path | None, folder: Path) -> None:
+    """Compile the keymap that every X server asks for when it starts. Without it, each does so."""
+    if xkbcomp is None:
+        return
+    compiled = folder / "keymap.xkm"
+    command = [xkbcomp, "-w", "0", "-R/usr/share/X11/xkb", "-xkm", folder / "keymap.xkb", compiled]
+    try:
+        subprocess.run(command, env={}, capture_output=True, timeout=10, check=True)
+        compiled.chmod(0o444)
+    except (OSError, subprocess.SubprocessError):
+        compiled.unlink(missing_ok=True)
+
+
 def _find_tools(settings: Settings) -> dict[str, Path | None]:
     tools = {name: find_tool(name) for name in _PACKAGES}
     tools["bwrap"] = find_tool("bwrap", settings.bwrap)
     tools["xvfb"] = find_tool("Xvfb", settings.xvfb)
+    tools["xkbcomp"] = find_tool("xkbcomp")
     browsers = (find_tool(name, settings.chromium) for name in _CHROMIUM_NAMES)
     tools["chromium"] = next(filter(None, browsers), None)
     return tools
@@ -173,6 +191,8 @@ def _read_texts() -> dict[str, bytes]:
     texts = {name: common + (here / f"{name}.sh").read_bytes() for name in _SCRIPTS}
     texts[_HELPER] = (here / "helper.sh").read_bytes()
     texts["share/chromium-policy.json"] = (here / "chromium-policy.json").read_bytes()
+    texts[_XKBCOMP] = (here / "xkbcomp.sh").read_bytes()
+    texts["xkb/keymap.xkb"] = (here / "keymap.xkb").read_bytes()
     texts |= dict.fromkeys(_WRAPPERS, (here / "chromium.sh").read_bytes())
     bpf = here / "seccomp" / f"{platform.machine()}.bpf"
     return texts | ({_FILTER: bpf.read_bytes()} if bpf.is_file() else {})

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, HelperFailed, TerminalFailed
-from csb_mcp.model import Limits, Region, Sandbox, SandboxSpec, SandboxState, replace
+from csb_mcp.model import Folders, Limits, Region, Sandbox, SandboxSpec, SandboxState, replace
 from csb_mcp.ports import Terminal
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.events import Events
@@ -56,16 +56,17 @@ class Lifecycle:
     async def _register(self, spec: SandboxSpec, project: Project) -> Sandbox:
         backend = self._pieces.backends[spec.backend]
         made = self._registry.new_id()
+        uid = backend.choose_uid(project.path, self._registry.uids())
         sandbox = Sandbox(
             id=made,
             name=spec.name,
             spec=replace(spec, project_dir=project.path),
             state=SandboxState.CREATING,
-            uid=backend.choose_uid(project.path, self._registry.uids()),
+            uid=uid,
             created_at=time.time(),
             limits=_limits(spec),
             unguarded=tuple(backend.unguarded(project.path)),
-            attach=f"tmux -S {self._pieces.keeper.folders(made).tmux_socket} attach -t main",
+            attach=_attach(self._pieces.keeper.folders(made), uid),
         )
         await self._registry.add(sandbox)
         return sandbox
@@ -293,6 +294,14 @@ async def _whole_screen(live: Live) -> bytes:
     region = Region(0, 0, frame.width, frame.height)
     image = await display.encode(frame, region, max_width=frame.width, format="png")
     return image.data
+
+
+def _attach(folders: Folders, uid: int) -> str:
+    """A line for a person. Never as root: a tmux client does what its server says."""
+    attach = f"tmux -S {folders.tmux_socket} attach -t main"
+    if uid == os.geteuid():
+        return attach
+    return f"setpriv --reuid={uid} --regid={uid} --clear-groups {attach}"
 
 
 def _limits(spec: SandboxSpec) -> Limits:

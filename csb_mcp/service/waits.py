@@ -7,7 +7,7 @@ kernel tells nobody outside, are looked at a few times a second.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 import regex
@@ -32,7 +32,7 @@ from csb_mcp.service.registry import Live, Registry, ended
 _FILE_SECONDS = 0.05
 _PORT_SECONDS = 0.2
 _SCREEN_SECONDS = 1.0  # a look without damage: a client that holds the server delays its events
-_REGEX_SECONDS = 0.1
+_REGEX_SECONDS = 0.1  # for all rows of one look
 _EVIDENCE = 200  # characters
 
 
@@ -144,13 +144,20 @@ class _Pattern:
                     f"not a regular expression: {error}", field="until.terminal_regex"
                 ) from error
 
-    def found(self, row: str) -> bool:
-        """Whether it is in ``row``. Raises InvalidInput if the expression takes too long."""
+    def found(self, rows: Iterable[str]) -> str | None:
+        """The first of ``rows`` with it. Raises InvalidInput if the expression takes too long."""
         if self._regex is None:
-            return self._text is not None and self._text in row
+            return next((row for row in rows if self._text is not None and self._text in row), None)
+        deadline = time.monotonic() + _REGEX_SECONDS
         try:
-            # re has no limit, and one catastrophic pattern would stop the whole daemon.
-            return self._regex.search(row, timeout=_REGEX_SECONDS) is not None
+            for row in rows:
+                # re has no limit, and one catastrophic pattern would stop the whole daemon.
+                left = max(deadline - time.monotonic(), 0.001)
+                if self._regex.search(row, timeout=left) is not None:
+                    return row
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            return None
         except TimeoutError as error:
             raise InvalidInput(
                 "the expression takes too long (nested repetition?)", field="until.terminal_regex"
@@ -181,7 +188,7 @@ def _after_end(sandbox: Sandbox, condition: _Checked, live: Live | None = None) 
 def _in_last_words(live: Live, condition: _Checked) -> str | None:
     """What was printed together with the end must not be missed."""
     if isinstance(condition, _Pattern):
-        return next((row for row in reversed(live.last_rows) if condition.found(row)), None)
+        return condition.found(reversed(live.last_rows))
     return None
 
 
@@ -214,9 +221,8 @@ async def _terminal(live: Live, pattern: _Pattern, since: int | None) -> str:
     while True:
         seen = output.count  # before the look: what comes during it wakes us again
         rows = await live.terminal.rows(since)
-        for _, text in rows.rows:
-            if pattern.found(text):
-                return text
+        if (found := pattern.found(text for _, text in rows.rows)) is not None:
+            return found
         since = rows.generation
         await output.beyond(seen)
 

@@ -48,6 +48,10 @@ args=(
   --hostname display --new-session --die-with-parent --seccomp 7
 )
 root_args args
+if [[ -f ${CSB_XKB:-}/keymap.xkm ]]; then
+  args+=(--ro-bind "$CSB_XKB" /run/xkb --ro-bind "$CSB_XKBCOMP" /run/xkbcomp
+    --ro-bind "$CSB_XKB/xkbcomp" "$CSB_XKBCOMP")
+fi
 [[ -z $gl ]] || args+=(--proc /proc --setenv MESA_SHADER_CACHE_DISABLE 1)
 args+=(
   --dev /dev --size 8388608 --tmpfs /tmp --dir /run

@@ -1,8 +1,10 @@
 """One sandbox, driven through the service: what a supervisor does, and what stays afterwards."""
 
+import asyncio
 import io
 import os
 import time
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -384,3 +386,19 @@ async def test_owner_of_what_is_made(app: App, sandbox: Sandbox, project: Path) 
     for path in (project / "sub", project / "sub/f"):
         assert (path.stat().st_uid, path.stat().st_gid) == owner
     assert os.access(project / "sub/f", os.R_OK)
+
+
+async def test_the_keymap_is_the_real_one_and_can_be_changed(app: App, sandbox: Sandbox) -> None:
+    """The X server's own is compiled beforehand; another layout goes through the real compiler."""
+    show = "xkbcomp -w 0 $DISPLAY - | grep -A2 -m1 'key <AC11>'"
+    assert "apostrophe" in (await run(app, sandbox, show)).stdout
+    assert (await run(app, sandbox, f"setxkbmap de && {show}")).stdout.count("adiaeresis") == 1
+
+
+async def test_the_attach_line_reaches_the_terminal(app: App, sandbox: Sandbox) -> None:
+    *words, verb, _, session = sandbox.attach.split()
+    assert (verb, session) == ("attach", "main")
+    assert ("setpriv" in words) == (os.getuid() == 0)  # root is no client of a tmux it cannot trust
+    asked = await asyncio.create_subprocess_exec(*words, "list-sessions", stdout=PIPE)
+    shown, _ = await asked.communicate()
+    assert shown.startswith(b"display: ")
