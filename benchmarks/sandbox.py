@@ -87,6 +87,8 @@ class Floor:
             check=True,
             text=True,
         ).stdout.splitlines()
+        while "/run/xkb" in words[2:]:  # the compiled keymap is our shortcut, not the isolation's
+            del words[words.index("/run/xkb") - 2 : words.index("/run/xkb") + 7]
         split = words.index("--")
         return words[0], words[1:split], words[split + 1 :]
 
