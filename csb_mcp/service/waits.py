@@ -13,6 +13,7 @@ from typing import assert_never
 import regex
 
 from csb_mcp.errors import InvalidInput, SandboxEnded
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import (
     Condition,
     Exited,
@@ -31,7 +32,7 @@ from csb_mcp.service.registry import Live, Registry, ended
 
 _FILE_SECONDS = 0.05
 _PORT_SECONDS = 0.2
-_SCREEN_SECONDS = 1.0  # a look without damage: a client that holds the server delays its events
+_LOOK_SECONDS = 1.0  # a look without a beat: a client that holds the X server delays its events
 _REGEX_SECONDS = 0.1  # for all rows of one look
 _EVIDENCE = 200  # characters
 
@@ -224,7 +225,8 @@ async def _terminal(live: Live, pattern: _Pattern, since: int | None) -> str:
         if (found := pattern.found(text for _, text in rows.rows)) is not None:
             return found
         since = rows.generation
-        await output.beyond(seen)
+        # Output is heard of through the log: if its disk is full, by a look now and then.
+        await _beat(output, seen, _LOOK_SECONDS)
 
 
 async def _idle(live: Live, seconds: float) -> str:
@@ -240,23 +242,23 @@ async def _changed(live: Live, frame: str) -> str:
         now = (await display.capture()).number
         if now != known:
             return f"frame {frame_name(now)}"
-        await _damage(live, seen, _SCREEN_SECONDS)
+        await _beat(display.damage, seen, _LOOK_SECONDS)
 
 
 async def _stable(live: Live, seconds: float) -> str:
     display = live.need_display()
     number, since = (await display.capture()).number, time.monotonic()
     while (left := since + seconds - time.monotonic()) > 0:
-        await _damage(live, display.damage.count, min(left, _SCREEN_SECONDS))
+        await _beat(display.damage, display.damage.count, min(left, _LOOK_SECONDS))
         frame = await display.capture()
         if frame.number != number:
             number, since = frame.number, time.monotonic()
     return f"frame {frame_name(number)} for {seconds:g} s"
 
 
-async def _damage(live: Live, seen: int, seconds: float) -> None:
+async def _beat(pulse: Pulse, seen: int, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            await live.need_display().damage.beyond(seen)
+            await pulse.beyond(seen)
     except TimeoutError:
         return
