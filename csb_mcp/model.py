@@ -5,7 +5,7 @@ seconds, coordinates display pixels with the origin at the top left.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,47 +17,6 @@ MAX_TEXT = 256 * 1024
 """Bytes of UTF-8 in one argument."""
 MAX_ROWS = 10_000
 """Rows of a terminal's history."""
-
-__all__ = [
-    "MAX_COMMAND",
-    "MAX_ROWS",
-    "MAX_TEXT",
-    "MAX_WAIT",
-    "AgentState",
-    "BackgroundCommand",
-    "CommandResult",
-    "Condition",
-    "Event",
-    "Exited",
-    "FileExists",
-    "Folders",
-    "Frame",
-    "Geometry",
-    "HostUsage",
-    "Image",
-    "KeysSent",
-    "Launch",
-    "Limits",
-    "Match",
-    "Metrics",
-    "PortOpen",
-    "Problem",
-    "Region",
-    "Rows",
-    "Sandbox",
-    "SandboxSpec",
-    "SandboxState",
-    "SandboxUsage",
-    "ScreenChanged",
-    "ScreenStable",
-    "Screenshot",
-    "TerminalIdle",
-    "TerminalRegex",
-    "TerminalText",
-    "TerminalView",
-    "WaitResult",
-    "replace",
-]
 
 
 class SandboxState(StrEnum):

@@ -14,7 +14,10 @@ def timestamp(seconds: float) -> str:
 
 
 def record(sandbox: Sandbox) -> dict[str, Any]:
-    """A sandbox as all faces show it. ``ended_at``, ``reason``, ``exit_status`` come if known."""
+    """A sandbox as all faces show it.
+
+    ``ended_at``, ``reason``, ``exit_status`` and ``warnings`` come if there are any.
+    """
     spec = sandbox.spec
     ended: dict[str, Any] = {
         "ended_at": None if sandbox.ended_at is None else timestamp(sandbox.ended_at),
@@ -38,5 +41,6 @@ def record(sandbox: Sandbox) -> dict[str, Any]:
         },
         "created_at": timestamp(sandbox.created_at),
         "attach": sandbox.attach,
+        **({"warnings": list(sandbox.warnings)} if sandbox.warnings else {}),
         **{key: value for key, value in ended.items() if value is not None},
     }

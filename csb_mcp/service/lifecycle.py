@@ -11,11 +11,12 @@ import logging
 import os
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, HelperFailed, TerminalFailed
-from csb_mcp.model import Folders, Limits, Region, Sandbox, SandboxSpec, SandboxState, replace
+from csb_mcp.model import Folders, Limits, Region, Sandbox, SandboxSpec, SandboxState
 from csb_mcp.ports import Terminal
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.events import Events

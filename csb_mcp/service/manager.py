@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import (
@@ -34,7 +35,6 @@ from csb_mcp.model import (
     Screenshot,
     TerminalView,
     WaitResult,
-    replace,
 )
 from csb_mcp.ports import Meter, Store
 from csb_mcp.service.creation import Pieces

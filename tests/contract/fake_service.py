@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from csb_mcp.config import Settings
@@ -33,7 +34,6 @@ from csb_mcp.model import (
     TerminalText,
     TerminalView,
     WaitResult,
-    replace,
 )
 
 PIXELS = b"\x89PNG not really"

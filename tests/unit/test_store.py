@@ -1,13 +1,14 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.host.store import SqliteStore
-from csb_mcp.model import Geometry, Limits, Sandbox, SandboxSpec, SandboxState, replace
+from csb_mcp.model import Geometry, Limits, Sandbox, SandboxSpec, SandboxState
 
 
 def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:

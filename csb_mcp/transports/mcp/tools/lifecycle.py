@@ -23,7 +23,15 @@ from csb_mcp.transports.mcp.tool import (
 )
 
 _MAX_LISTED = 50
-_IN_LINE = ("id", "name", "state", "reason", "project_dir", "limits")  # said before the details
+_IN_LINE = (
+    "id",
+    "name",
+    "state",
+    "reason",
+    "project_dir",
+    "limits",
+    "warnings",
+)  # said before the details
 
 _RECORD: Json = {
     **dict.fromkeys(("id", "backend", "agent", "state", "agent_state", "project_dir"), STRING),
@@ -32,6 +40,7 @@ _RECORD: Json = {
     "limits": {"type": "object"},
     **dict.fromkeys(("ended_at", "reason"), STRING),
     "exit_status": INTEGER,
+    "warnings": {"type": "array", "items": STRING},
 }
 _ENDED: Json = {
     key: _RECORD[key] for key in ("id", "state", "reason", "exit_status")
@@ -70,7 +79,8 @@ def _one(sandbox: Sandbox, verb: str = "") -> CallToolResult:
 def _line(sandbox: Sandbox, verb: str = "") -> str:
     name = f" ({sandbox.name})" if sandbox.name else ""
     reason = f", {decode.record(sandbox)['reason']}" if sandbox.reason else ""
-    return f"{sandbox.id}{name}: {verb}{sandbox.state}{reason}; {sandbox.spec.project_dir}"
+    warned = "".join(f"; WARNING: {warning}" for warning in sandbox.warnings)
+    return f"{sandbox.id}{name}: {verb}{sandbox.state}{reason}; {sandbox.spec.project_dir}{warned}"
 
 
 def _details(record: dict[str, Any]) -> str:
