@@ -17,6 +17,7 @@ from typing import Protocol, TextIO
 from csb_mcp import __version__
 from csb_mcp.config import Settings, load_settings
 from csb_mcp.errors import Conflict
+from csb_mcp.lib.processes import default_signals
 from csb_mcp.model import Problem
 from csb_mcp.places import daemon_log, holder, prepare, try_lock
 from csb_mcp.ports import SandboxService
@@ -54,6 +55,7 @@ def serve(flags: Mapping[str, str], *, auto: bool) -> None:
     Raises InvalidInput (settings), HostUnable (folders), Conflict (another daemon runs).
     """
     settings = load_settings(flags)
+    default_signals()
     os.umask(0o077)  # what others may read is said file by file, however we were started
     prepare(settings)
     _log_to(daemon_log(settings) if auto else None)

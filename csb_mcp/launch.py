@@ -18,6 +18,7 @@ from csb_mcp.agents import shell
 from csb_mcp.config import load_settings
 from csb_mcp.errors import CsbError, HostUnable
 from csb_mcp.host.launchers import Launchers
+from csb_mcp.lib.processes import default_signals
 
 _FLAGS = {"--shell", "--print-args", "--contract", "--help"}
 _FAILED = 125  # as the launcher's own failures
@@ -62,6 +63,7 @@ def _run(argv: Sequence[str]) -> NoReturn:
     if not command and not line.options & _FLAGS:
         bound, command = _claude()
         words += [word for path in bound for word in ("--program", str(path))]
+    default_signals()
     os.execv(words[0], [*words, "--", *command] if command else words)  # noqa: S606  no shell
 
 

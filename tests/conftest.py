@@ -7,6 +7,7 @@ A test marked ``root`` is left out for a normal user, and the last lines of the 
 import gc
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from csb_mcp.lib.processes import descendants
+from csb_mcp.lib.processes import default_signals, descendants
 from tests.reaper import command_line
 
 IN_CI = bool(os.environ.get("CI"))
@@ -24,6 +25,10 @@ UNUSED_UID = 65533  # no account has it on Debian, and none is needed: bwrap, tm
 GRACE = float(os.environ.get("CSB_TEST_GRACE", "5"))  # seconds to end in, after the last test
 SPARE_DESCRIPTORS = 2  # libraries open one now and then on first use (a log, a random source)
 RUNTIME_PARENTS = (Path("/dev/shm"), Path("/run"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell's &: for pytest's own ^C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+default_signals()
 
 _left_out = pytest.StashKey[int]()
 

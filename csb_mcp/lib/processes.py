@@ -24,6 +24,18 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def default_signals() -> None:
+    """Let signals that somebody before us ignored (nohup, a shell's ``&``) act as usual again.
+
+    What we start would inherit that, and a shell among it cannot undo it (bash(1), trap): ^C would
+    do nothing in a sandbox. Only SIGPIPE and SIGXFSZ stay: Python ignores those for itself.
+    """
+    ours = {signal.SIGPIPE, signal.SIGXFSZ}
+    for signum in signal.valid_signals() - ours:
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+
+
 def children(pid: int) -> list[int]:
     """Direct children of ``pid``, all threads' (CONFIG_PROC_CHILDREN); empty if it is gone."""
     found: list[int] = []

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,16 @@ def test_a_start_time_tells_a_pid_from_its_successor() -> None:
     assert processes.start_time(os.getpid()) == processes.start_time(os.getpid())
     assert processes.start_time(2**22) is None
     assert len(processes.boot_id()) == 36
+
+
+def test_ignored_signals_act_again_in_what_we_start() -> None:
+    script = (
+        "import signal, subprocess; from csb_mcp.lib.processes import default_signals;"
+        "default_signals();"
+        "subprocess.run(['grep', 'SigIgn', '/proc/self/status'])"
+    )
+    ignoring = ["bash", "-c", 'trap "" INT QUIT HUP; exec "$@"', "bash"]
+    shown = subprocess.run(
+        [*ignoring, sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert int(shown.stdout.split()[1], 16) & 0b111 == 0
