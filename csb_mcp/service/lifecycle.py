@@ -150,7 +150,24 @@ class Lifecycle:
             live = self._registry.live.get(sandbox_id)
             if live is not None:
                 await self._end(live, SandboxState.STOPPED, reason, None)
+            elif not (sandbox := self._registry.find(sandbox_id)).state.ended:
+                await self._end_unadopted(sandbox, reason)
             return self._registry.find(sandbox_id)
+
+    async def _end_unadopted(self, sandbox: Sandbox, reason: str) -> None:
+        """End one that did not answer when this daemon started. Lock held.
+
+        Raises TerminalFailed if it still does not: then a person has to look.
+        """
+        folders = self._pieces.keeper.folders(sandbox.id)
+        now = asyncio.get_running_loop().time()
+        terminal = await self._pieces.terminals.adopt(folders, now + _ADOPT_SECONDS)
+        if terminal is not None:
+            await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
+        await self._pieces.keeper.remove_runtime(folders)
+        stopped = replace(sandbox, state=SandboxState.STOPPED, reason=reason, ended_at=time.time())
+        await self._registry.put(stopped)
+        await self._events.publish(sandbox.id, "stopped", reason=reason)
 
     async def _end(self, live: Live, state: SandboxState, reason: str, status: int | None) -> None:
         """Keep its last words, end its tree, remove what only the running need. Lock held."""
@@ -210,15 +227,17 @@ class Lifecycle:
                 group.create_task(self._restore_one(sandbox))
 
     async def _restore_one(self, sandbox: Sandbox) -> None:
+        try:
+            await self._take_up(sandbox)
+        except Exception:  # noqa: BLE001 - logged; see below
+            # One sandbox that cannot be taken up must not keep the daemon from the others. Nothing
+            # is ended on a guess: stop and delete try again, and so does the next start.
+            _log.exception("sandbox %s cannot be taken up", sandbox.id)
+
+    async def _take_up(self, sandbox: Sandbox) -> None:
         deadline = asyncio.get_running_loop().time() + _ADOPT_SECONDS
         folders = self._pieces.keeper.folders(sandbox.id)
-        try:
-            terminal = await self._pieces.terminals.adopt(folders, deadline)
-        except CsbError as error:
-            # It runs and does not answer. Nothing is ended on a guess: it is tried again at the
-            # next start, and a person can look.
-            _log.error("sandbox %s runs but cannot be adopted: %s", sandbox.id, error)
-            return
+        terminal = await self._pieces.terminals.adopt(folders, deadline)
         if sandbox.state is SandboxState.CREATING:
             await self._abandon(sandbox, terminal)
         elif terminal is None:

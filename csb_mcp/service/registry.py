@@ -159,6 +159,12 @@ class Registry:
             raise Conflict(
                 "it is still being created", sandbox=sandbox.id, hint="try again in a moment"
             )
+        if not sandbox.state.ended:
+            raise Conflict(
+                "it runs, but did not answer when the daemon started",
+                sandbox=sandbox.id,
+                hint="stop it, or restart the daemon to try again; the daemon's log says more",
+            )
         raise ended(sandbox)
 
 

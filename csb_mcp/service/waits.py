@@ -42,7 +42,9 @@ class Waiter:
 
     def __init__(self, registry: Registry, refs: Sequence[str], cursors: Mapping[str, str]) -> None:
         self._sandboxes = [registry.find(ref) for ref in dict.fromkeys(refs)]
-        self._live = {s.id: registry.live.get(s.id) for s in self._sandboxes}
+        self._live = {
+            s.id: None if s.state.ended else registry.running(s.id) for s in self._sandboxes
+        }
         self._since = self._parse(refs, cursors)
 
     def _parse(self, refs: Sequence[str], cursors: Mapping[str, str]) -> dict[str, int | None]:

@@ -11,7 +11,7 @@ import pytest
 
 from csb_mcp.app import App, build
 from csb_mcp.config import Settings
-from csb_mcp.errors import CreateFailed, StoreUnusable
+from csb_mcp.errors import Conflict, CreateFailed, StoreUnusable, TerminalFailed
 from csb_mcp.lib.processes import peer_pid
 from csb_mcp.model import CommandResult, Exited, SandboxState, TerminalText
 from tests.support.sandboxes import (
@@ -240,6 +240,32 @@ async def test_a_sandbox_lost_while_nobody_looked_is_marked_so(
     assert not (settings.runtime_dir / sandbox.id).exists()
     await second.service.delete(sandbox.id)
     await second.close()
+
+
+async def test_one_that_cannot_be_taken_up_is_still_ours_to_end(
+    settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await build(settings)
+    sandbox = await create(first, project)
+    await first.close()
+    with monkeypatch.context() as patch:
+        # As if tmux did not answer, without the ten seconds of waiting for it.
+        patch.setattr("csb_mcp.host.terminal.tmux.TmuxTerminals._attach", _refuses)
+        patch.setattr("csb_mcp.service.lifecycle._ADOPT_SECONDS", 0.3)
+        second = await build(settings)
+    assert (await second.service.get(sandbox.id)).state is SandboxState.RUNNING
+    with pytest.raises(Conflict, match="did not answer"):
+        await second.service.read_terminal(sandbox.id, cursor=None, lines=None)
+    with pytest.raises(Conflict, match="did not answer"):
+        await second.service.wait([sandbox.id], [Exited()], mode="any", timeout=1, cursor={})
+    await second.service.delete(sandbox.id)
+    assert left_in(settings) == []
+    assert not mentions(str(settings.runtime_dir))
+    await second.close()
+
+
+async def _refuses(*_: object) -> None:
+    raise TerminalFailed("it does not answer")
 
 
 async def test_the_tmux_server_killed_under_us_is_told(

@@ -223,6 +223,17 @@ async def test_environment_reaches_the_payload_and_no_argument_vector(
             assert b"tok-93-x" not in words
 
 
+async def test_walls_are_the_same_for_terminal_and_command(app: App, sandbox: Sandbox) -> None:
+    look = "awk '/^(Seccomp|NoNewPrivs|CapEff|CapBnd|CapPrm|CapAmb):/ {printf $1 $2 \" \"}' "
+    walls = (
+        "CapPrm:0000000000000000 CapEff:0000000000000000 CapBnd:0000000000000000"
+        " CapAmb:0000000000000000 NoNewPrivs:1 Seccomp:2 "
+    )
+    assert (await run(app, sandbox, look + "/proc/self/status")).stdout == walls
+    await typed(app.service, sandbox.id, look + "/proc/$$/status > walls; echo d''one", "done")
+    assert (sandbox.spec.project_dir / "walls").read_text() == walls
+
+
 async def test_protected_paths_that_appear_are_told(app: App, project: Path) -> None:
     sandbox = await create(app, project)
     assert ".envrc" in sandbox.unguarded
@@ -319,6 +330,7 @@ async def test_bad_calls_are_refused_and_change_nothing(app: App, sandbox: Sandb
     async def command(text: str = "true", **options: object) -> object:
         return await run(app, sandbox, text, **options)
 
+    await until(service, sandbox.id, TerminalRegex(r"\$$"))
     before = (await service.read_terminal(sandbox.id, cursor=None, lines=None)).rows
     for field, call in [
         ("timeout", wait(timeout=46)),
