@@ -1,12 +1,12 @@
 """The daemon's own folders and lock files: made, checked, held."""
 
-import fcntl
 import os
 import stat
 from pathlib import Path
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import HostUnable
+from csb_mcp.lib.lock_file import take_lock
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _MAX_RUNTIME = 70  # bytes of the runtime folder's path: 107 less what lies below it (unix(7))
@@ -87,17 +87,10 @@ def try_lock(path: Path) -> int | None:
     The kernel lets go of it with the last copy of the descriptor: a killed owner leaves no lock.
     Raises HostUnable.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o600)
+        return take_lock(path)
     except OSError as error:
         raise HostUnable(f"{path} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def holder(path: Path) -> str:

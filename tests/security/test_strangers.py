@@ -12,8 +12,8 @@ import pytest
 
 from csb_mcp.errors import HelperFailed, TerminalFailed
 from csb_mcp.host.keeper import DiskKeeper
-from csb_mcp.host.terminal.server import take_lifeline
 from csb_mcp.host.terminal.tmux import TmuxTerminals
+from csb_mcp.lib.lock_file import take_lock
 from csb_mcp.lib.processes import peer_pid
 from csb_mcp.model import Folders
 from tests.conftest import User
@@ -127,7 +127,7 @@ async def test_a_tmux_that_was_taken_over_writes_no_file_as_root(
         os.chown(path, user.uid, user.gid)
     (short_dir / "closed").mkdir(0o700)
     short_dir.chmod(0o711)
-    lifeline = take_lifeline(folders.lifeline)
+    lifeline = take_lock(folders.lifeline)
     argv = ("/usr/bin/python3", "-c", SERVER, str(folders.tmux_socket))
     victims = [short_dir / "closed/planted", folders.runtime / "planted"]
     for victim in victims:

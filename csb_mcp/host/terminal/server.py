@@ -1,6 +1,5 @@
 """How a sandbox's tmux server is set up: options, two sessions, log, lifeline. One command line."""
 
-import fcntl
 import os
 import shlex
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from csb_mcp.errors import InvalidInput
 from csb_mcp.host.terminal.log_writer import writer_command
 from csb_mcp.host.terminal.rows import HISTORY_LIMIT
+from csb_mcp.lib.lock_file import take_lock
 from csb_mcp.model import Folders, Launch
 
 COLUMNS, ROWS = 120, 36
@@ -104,29 +104,13 @@ def _literal(argument: str) -> str:
     return argument[:-1] + "\\;" if argument.endswith(";") else argument
 
 
-def take_lifeline(path: Path, *, create: bool = True) -> int | None:
-    """A descriptor of the lifeline with its flock(2) held; None if somebody holds it: tmux lives.
-
-    The lock goes with the open file, so it is the children's that inherit the descriptor. Raises
-    OSError.
-    """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    fd = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
-
-
 def runs(folders: Folders) -> bool:
     """Whether anything holds the lifeline: the server, or what is about to become it.
 
     Raises OSError.
     """
     try:
-        fd = take_lifeline(folders.lifeline, create=False)
+        fd = take_lock(folders.lifeline, create=False)
     except FileNotFoundError:
         return False
     if fd is not None:

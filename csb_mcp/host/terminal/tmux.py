@@ -19,11 +19,11 @@ from csb_mcp.host.terminal.server import (
     attach_argv,
     runs,
     start_argv,
-    take_lifeline,
 )
 from csb_mcp.host.terminal.terminal import TmuxTerminal
 from csb_mcp.host.terminal.tree import Tree
 from csb_mcp.host.terminal.wake import LogFolders, Wake
+from csb_mcp.lib.lock_file import take_lock
 from csb_mcp.lib.processes import ProcessHandle, peer_pid
 from csb_mcp.model import Folders, Launch, Problem
 
@@ -147,7 +147,7 @@ async def _roll_back(folders: Folders) -> None:
 
 def _lifeline(folders: Folders) -> int:
     try:
-        lifeline = take_lifeline(folders.lifeline)
+        lifeline = take_lock(folders.lifeline)
     except OSError as error:
         raise TerminalFailed(f"{folders.lifeline}: {error.strerror}") from error
     if lifeline is None:
