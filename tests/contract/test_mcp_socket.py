@@ -265,6 +265,22 @@ async def test_closing_drops_connections_and_cancels_calls(
     assert service.sandboxes
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_call_that_comes_while_closing_is_no_defect(
+    connections: Connections, path: Path, caplog: pytest.LogCaptureFixture, turns: int
+) -> None:
+    """Whatever the SDK is about to do with it: the moment moves on by a turn of the loop each."""
+    async with greeted(path) as peer:
+        await peer.call("create_sandbox", project_dir="/p")
+        await peer.ask("tools/call", name="wait", arguments=LONG_WAIT)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await connections.close()
+        while await peer.hear() is not None:
+            pass
+    assert not [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+
+
 async def test_a_client_that_does_not_read_holds_up_nobody_else(
     path: Path, service: FakeService
 ) -> None:

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 
+import anyio
 from mcp.server.mcpserver import MCPServer
 
 from csb_mcp.errors import CsbError, InvalidInput
@@ -82,7 +83,12 @@ class Connections:
         inbound = LineReader(reader, outbound, in_flight, _socket(writer).fileno())
         # MCPServer serves streams of its own making only; what it wraps serves any.
         lowlevel = server._lowlevel_server  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-        await lowlevel.run(inbound, outbound, lowlevel.create_initialization_options())
+        try:
+            await lowlevel.run(inbound, outbound, lowlevel.create_initialization_options())
+        except* anyio.BrokenResourceError:
+            # The SDK relays messages between two tasks of its own. If one comes in while we cancel
+            # it, the one that passes it on may find the other gone.
+            log.debug("a message came in while its connection was being closed")
 
     def _server(self, preface: Preface) -> MCPServer:
         if preface not in self._servers:
