@@ -163,11 +163,14 @@ finish() {
 serve() {
   trap 'exec "$CSB_BASH" -p "$0" resume "$payload" "$current"' EXIT
   trap '' "${SIGNALS[@]}" # `pkill bash` inside is not meant for us
-  local line
+  local line begun=''
   while :; do
     if IFS= read -r -t 2 -n 256 -u 3 line; then
-      obey "$line"
+      obey "$begun$line"
+      begun=''
     elif (($? > 128)); then
+      # The time may be up after the first bytes of a line: they have been read, so they are kept.
+      begun+=$line
       # The payload's parent was killed and could not tell (kill -9 -1).
       kill -0 "$payload" || finish 137
     else

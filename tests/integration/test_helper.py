@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,25 @@ async def test_signals_have_their_usual_meaning(box: Launched) -> None:
     await box.until_printed("$ ")
     box.type("""awk '/SigIgn/ { print "is=" substr($2, 10) }' /proc/self/status\n""")
     await box.until_printed("is=0000000\r\n")
+
+
+async def test_no_request_is_lost_when_it_comes_as_a_look_around_ends(
+    host: Host, project: Path
+) -> None:
+    """The helper looks around every two seconds; its bash may stop in the middle of a line then."""
+    async with AsyncExitStack() as stack:
+        starts = [launched(host, project, name=f"box{i}") for i in range(10)]
+        boxes = [await stack.enter_async_context(start) for start in starts]
+
+        async def again_after(box: Launched, seconds: float) -> None:
+            loop = asyncio.get_running_loop()
+            for _ in range(3):
+                read = loop.time()  # the helper's two seconds begin anew when it has read a line
+                await box.out("true")
+                await asyncio.sleep(read + seconds - loop.time())
+                await box.out("true")
+
+        await asyncio.gather(*(again_after(box, 2 + 0.0006 * i) for i, box in enumerate(boxes)))
 
 
 async def test_stdin_and_its_end(box: Launched) -> None:
