@@ -1,0 +1,28 @@
+"""The contracts between the rooms. Implementations are terse; what they owe is written here.
+
+Everything is asynchronous unless it is a plain look at memory. Every wait has a deadline. All
+methods may raise :class:`~csb_mcp.errors.CsbError` subclasses only; anything else is a defect.
+"""
+
+from csb_mcp.ports.backend import Backend, Helper
+from csb_mcp.ports.display import Display, Displays
+from csb_mcp.ports.limits import Enclosure, Limiter, Meter
+from csb_mcp.ports.service import SandboxService
+from csb_mcp.ports.storage import Keeper, Store, Watcher
+from csb_mcp.ports.terminal import Terminal, Terminals
+
+__all__ = [
+    "Backend",
+    "Display",
+    "Displays",
+    "Enclosure",
+    "Helper",
+    "Keeper",
+    "Limiter",
+    "Meter",
+    "SandboxService",
+    "Store",
+    "Terminal",
+    "Terminals",
+    "Watcher",
+]

@@ -1,0 +1,93 @@
+"""What isolates a payload, and the way to its inside."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from csb_mcp.model import BackgroundCommand, CommandResult, Folders, Launch, Problem, Sandbox
+
+
+class Helper(Protocol):
+    """The daemon's end of the channel to PID 1 inside a sandbox.
+
+    Everything that comes back is the sandbox's word: it is parsed as hostile.
+    """
+
+    @property
+    def init_pid(self) -> int:
+        """Host pid of PID 1 inside."""
+        ...
+
+    async def run(
+        self, command: str, *, cwd: str | None, stdin: bytes, timeout: float, max_output: int
+    ) -> CommandResult:
+        """Run ``bash -c command`` inside, in a session of its own, until it exits.
+
+        ``cwd`` is a path inside, None for the project. Of stdout and stderr the first
+        ``max_output`` bytes each are kept, the rest is read and dropped. After ``timeout`` seconds,
+        or if the caller is cancelled, its process group is killed. Many may run at once.
+
+        Raises HelperFailed (killed by the payload, no process left to give, no such cwd),
+        SandboxEnded.
+        """
+        ...
+
+    async def start(self, command: str, *, cwd: str | None) -> BackgroundCommand:
+        """Start ``bash -c command`` inside and return at once; output goes to files in its /tmp."""
+        ...
+
+    async def terminate(self) -> None:
+        """Ask all processes inside to end (SIGTERM, SIGHUP, SIGCONT). Does not wait for them."""
+        ...
+
+    def path_exists(self, path: str) -> bool:
+        """Whether ``path`` (absolute, inside) exists; looked up from outside, links stay inside."""
+        ...
+
+    def port_open(self, port: int) -> bool:
+        """Whether a TCP socket inside listens on ``port``; read from outside."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the channel. The sandbox goes on. Idempotent."""
+        ...
+
+
+class Backend(Protocol):
+    """One way to isolate: bubblewrap here; others later."""
+
+    @property
+    def name(self) -> str:
+        """As in ``create_sandbox(backend=...)``."""
+        ...
+
+    def problems(self) -> Sequence[Problem]:
+        """What this host lacks for it; empty if sandboxes can be made. May start processes."""
+        ...
+
+    def choose_uid(self, project: Path, taken: Collection[int]) -> int:
+        """The host uid that a payload working in ``project`` shall have; never 0.
+
+        ``taken`` are uids of existing sandboxes. Raises HostUnable if there is no such uid.
+        """
+        ...
+
+    def unguarded(self, project: Path) -> Sequence[str]:
+        """Protected paths of ``project`` (relative) that do not exist, so cannot be guarded."""
+        ...
+
+    async def prepare(self, sandbox: Sandbox, folders: Folders, project_fd: int) -> Launch:
+        """Fill ``folders`` (FIFOs, home, environment) and say how to start the payload's tree.
+
+        ``project_fd`` is an open O_PATH descriptor of the folder that policy checked; it stays
+        the caller's and stays open until create is done.
+        """
+        ...
+
+    async def connect(self, folders: Folders, pane_pid: int, deadline: float) -> Helper:
+        """Wait until the helper inside has answered, by ``deadline`` (loop time). Also adopts.
+
+        ``pane_pid`` is the launcher's pid. Raises DeadlineExceeded, HelperFailed with what the
+        launcher said.
+        """
+        ...

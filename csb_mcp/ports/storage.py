@@ -1,0 +1,89 @@
+"""Folders, records, and what appears in them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from csb_mcp.model import Event, Folders, Sandbox
+
+
+class Watcher(Protocol):
+    """Watches folders that a payload can write."""
+
+    def appearing(self, folder: Path, paths: Sequence[str]) -> AsyncIterator[str]:
+        """Those of ``paths`` (relative to ``folder``) that exist, each once, as they appear.
+
+        A link on the way counts as the path itself. Ends when all have appeared, or at once if the
+        host has no watch left to give.
+        """
+        ...
+
+
+class Keeper(Protocol):
+    """Makes, fills and removes the folders of sandboxes, and what is kept in them after the end."""
+
+    def folders(self, sandbox_id: str) -> Folders:
+        """Where that sandbox lies. A plain computation."""
+        ...
+
+    async def make(self, folders: Folders, uid: int) -> None:
+        """Make both folders, 0700, owned by ``uid``. Raises HostUnable (full, forbidden)."""
+        ...
+
+    async def keep_last(
+        self, folders: Folders, *, terminal: str | None, screen: bytes | None
+    ) -> None:
+        """Keep the last terminal and the last screen (PNG), as far as there are any."""
+        ...
+
+    async def last_terminal(self, folders: Folders) -> str:
+        """What was kept, else empty."""
+        ...
+
+    async def last_screen(self, folders: Folders) -> bytes | None:
+        """What was kept (PNG), else None."""
+        ...
+
+    async def remove_runtime(self, folders: Folders) -> None:
+        """Remove the runtime folder. Idempotent."""
+        ...
+
+    async def remove(self, folders: Folders) -> None:
+        """Remove both, whatever a payload made of them. Idempotent. Raises HostUnable."""
+        ...
+
+
+class Store(Protocol):
+    """Records and events on disk. Every method returns after the data outlives a SIGKILL."""
+
+    async def insert(self, sandbox: Sandbox) -> None:
+        """Add a record. Raises Conflict if its name is taken by a sandbox that has not ended."""
+        ...
+
+    async def update(self, sandbox: Sandbox) -> None:
+        """Replace a record."""
+        ...
+
+    async def delete(self, sandbox_id: str) -> None:
+        """Forget a record and its events."""
+        ...
+
+    async def all(self) -> list[Sandbox]:
+        """All records, oldest first."""
+        ...
+
+    async def append_event(self, sandbox: str, kind: str, data: Mapping[str, str]) -> Event:
+        """Number and keep an event."""
+        ...
+
+    async def events(self, after: int, sandbox: str | None = None) -> list[Event]:
+        """Events with a greater sequence number, oldest first."""
+        ...
+
+    async def last_event(self) -> int:
+        """The greatest sequence number ever given, 0 if none."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and close. Idempotent."""
+        ...
