@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from csb_mcp import __version__, bridge
 from csb_mcp.config import Settings, load_settings
@@ -57,7 +57,7 @@ def _ask(settings: Settings) -> Sequence[Problem]:
             )
         ]
     connection.stream.close()
-    problems = cast("list[dict[str, str]]", connection.answer["problems"])
+    problems = cast("list[dict[str, Any]]", connection.answer["problems"])
     return [Problem(**values) for values in problems]
 
 
@@ -66,7 +66,7 @@ async def _look(settings: Settings) -> Sequence[Problem]:
 
     app = await build(settings)
     try:
-        return app.problems()
+        return app.service.problems()
     finally:
         await app.close()
 
