@@ -7,7 +7,7 @@ from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
 from csb_mcp.host.display.xvfb import XvfbDisplays
 from csb_mcp.host.keeper import DiskKeeper
 from csb_mcp.host.launchers import Launchers, find_tool
-from csb_mcp.host.limits.temporary import Limits
+from csb_mcp.host.limits.ladder import HostLimiter
 from csb_mcp.host.metrics import PsutilMeter
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
@@ -37,17 +37,16 @@ async def build(settings: Settings) -> App:
     launchers = Launchers(settings.runtime_dir / "launchers", settings)
     launchers.install()
     bubblewrap = BubblewrapBackend(settings, launchers)
-    meter = PsutilMeter(settings.state_dir)
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
         displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb)),
         terminals=TmuxTerminals(settings.tmux),
-        limiter=Limits(meter),
+        limiter=HostLimiter(settings),
         keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),
         watcher=InotifyWatcher(),
     )
     store = await SqliteStore.open(settings.state_dir / "store.db")
-    service = Manager(settings, pieces, store, meter)
+    service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))
     try:
         await service.restore()
     except BaseException:

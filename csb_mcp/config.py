@@ -31,8 +31,9 @@ class Settings:
     gives to sandboxes of their own. ``create_timeout``: how long a create may take before it is
     rolled back. ``stop_timeout``: how long a stop waits for processes to end by themselves.
     ``idle_exit``: a daemon that was started by ``csb-mcp stdio`` ends after so long without
-    sandboxes and clients. ``bwrap`` ...: absolute paths of programs, where they are not to be
-    looked for in the usual places.
+    sandboxes and clients. ``cgroup_parent``: a folder of cgroup v2 that was given to us,
+    where none is found by itself. ``bwrap`` ...: absolute paths of programs, where they are not to
+    be looked for in the usual places.
     """
 
     state_dir: Path
@@ -45,6 +46,7 @@ class Settings:
     create_timeout: float = 30.0
     stop_timeout: float = 2.0
     idle_exit: float = 600.0
+    cgroup_parent: Path | None = None
     bwrap: Path | None = None
     tmux: Path | None = None
     xvfb: Path | None = None
@@ -189,7 +191,8 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     "uid_base": _whole,
     "project_roots": _paths,
     **dict.fromkeys(("create_timeout", "stop_timeout", "idle_exit"), parse_duration),
-    **dict.fromkeys(("state_dir", "runtime_dir", "bwrap", "tmux", "xvfb", "chromium"), _path),
+    **dict.fromkeys(("state_dir", "runtime_dir", "cgroup_parent"), _path),
+    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium"), _path),
 }
 SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)
 """Names of all settings, in the order in which they are documented."""

@@ -1,12 +1,11 @@
-"""What psutil gives in one pass, for the host and for one process tree."""
+"""What psutil gives in one pass for the host."""
 
-import contextlib
 import os
 from pathlib import Path
 
 import psutil
 
-from csb_mcp.lib.processes import descendants
+from csb_mcp.host.limits.tree import tree_usage
 from csb_mcp.model import HostUsage, SandboxUsage
 
 
@@ -20,6 +19,11 @@ class PsutilMeter:
     def host(self) -> HostUsage:
         """See :class:`~csb_mcp.ports.Meter`. The CPU share is since the last look."""
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(self._disk))
+        network = [
+            counters
+            for name, counters in psutil.net_io_counters(pernic=True).items()
+            if name != "lo"
+        ]
         return HostUsage(
             cpu_percent=psutil.cpu_percent(),
             cpu_count=os.cpu_count() or 1,
@@ -28,18 +32,11 @@ class PsutilMeter:
             memory_available=memory.available,
             disk_total=disk.total,
             disk_free=disk.free,
+            network_received=sum(counters.bytes_recv for counters in network),
+            network_sent=sum(counters.bytes_sent for counters in network),
         )
 
-    def tree(self, root_pid: int) -> SandboxUsage:
-        """See :class:`~csb_mcp.ports.Meter`. Walks the tree itself, not all of /proc."""
-        count = memory = 0
-        cpu = 0.0
-        for pid in [root_pid, *descendants(root_pid)]:
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                with process.oneshot():
-                    times = process.cpu_times()
-                    memory += process.memory_info().rss
-                    cpu += times.user + times.system
-                    count += 1
-        return SandboxUsage(processes=count, memory=memory, cpu_seconds=cpu)
+    @staticmethod
+    def tree(root_pid: int) -> SandboxUsage:
+        """Sums over one process tree."""
+        return tree_usage(root_pid)

@@ -147,6 +147,7 @@ class BubblewrapBackend:
             "home": folders.home,
             "environment": folders.environment,
             "network": spec.network,
+            "pids": spec.pids,
             "x11-dir": folders.x11,
             "xauthority": folders.xauthority,
             "exec-dir": folders.exec,
