@@ -11,12 +11,16 @@ _PERCENT = 100.0
 
 
 class History:
-    """Samples of one thing. ``hits``: how often each limit had been hit at the last look."""
+    """Samples of one thing, and counters at the last look.
+
+    ``hits``: how often each limit had been hit; ``written``: bytes to disks.
+    """
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=KEPT)
         self._before: tuple[float, float] | None = None
         self.hits: Mapping[str, int] = {}
+        self.written: int | None = None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -30,6 +34,7 @@ class History:
 
     def add(self, usage: SandboxUsage) -> None:
         """A sandbox's: its share of a processor since the look before."""
+        self.written = usage.io_written
         now, before = time.monotonic(), self._before
         self._before = now, usage.cpu_seconds
         if before is None or now <= before[0]:

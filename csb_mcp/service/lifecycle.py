@@ -18,7 +18,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, TerminalFailed
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import Folders, Limits, Region, Sandbox, SandboxSpec, SandboxState
-from csb_mcp.ports import Enclosure, Meter
+from csb_mcp.ports import Backend, Enclosure, Meter
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.events import Events
 from csb_mcp.service.policy import Project, check_spec, open_project
@@ -50,7 +50,7 @@ class Lifecycle:
         self._events = events
         self._registering = asyncio.Lock()
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
-        self._sampler = Sampler(registry, meter, self._vigil.warn)
+        self._sampler = Sampler(settings, registry, meter, self)
         self._restart = Restart(
             settings, pieces, registry, events, roll_back=self._roll_back, begin=self._begin
         )
@@ -78,7 +78,7 @@ class Lifecycle:
             state=SandboxState.CREATING,
             uid=uid,
             created_at=time.time(),
-            limits=Limits(asked=_asked(spec)),
+            limits=_limits(spec, backend),
             unguarded=tuple(backend.unguarded(project.path)),
             attach=_attach(self._pieces.keeper.folders(made), uid),
         )
@@ -164,6 +164,10 @@ class Lifecycle:
             await self._registry.put(record)
         await self._events.publish(sandbox_id, "paused" if pausing else "resumed")
         return record
+
+    async def warn(self, sandbox_id: str, warning: str) -> None:
+        """Put a warning into the record, once, and publish it."""
+        await self._vigil.warn(sandbox_id, warning)
 
     async def stop(self, sandbox_id: str, reason: str = "stopped on request") -> Sandbox:
         """End it; what has ended already stays as it is."""
@@ -289,8 +293,8 @@ def _attach(folders: Folders, uid: int) -> str:
     return f"setpriv --reuid={uid} --regid={uid} --clear-groups {attach}"
 
 
-def _asked(spec: SandboxSpec) -> dict[str, str]:
-    """The limits of a spec, in words, by name."""
+def _limits(spec: SandboxSpec, backend: Backend) -> Limits:
+    """What was asked for, in words, by name; and what the backend bounds anyway."""
     asked = {"memory": size_text(spec.memory), "pids": str(spec.pids)}
     if spec.cpus is not None:
         asked["cpus"] = f"{spec.cpus:g}"
@@ -298,10 +302,13 @@ def _asked(spec: SandboxSpec) -> dict[str, str]:
         asked["ttl"] = f"{spec.ttl:g}s"
     if spec.idle_timeout is not None:
         asked["idle_timeout"] = f"{spec.idle_timeout:g}s"
-    return asked
+    bounds = backend.bounds(spec)
+    asked |= {name: limit for name, (limit, _) in bounds.items()}
+    return Limits(asked=asked, enforced_by={name: by for name, (_, by) in bounds.items()})
 
 
 def _enforced(sandbox: Sandbox, enclosure: Enclosure) -> Limits:
     """With what enforces each limit that was asked for: the host's means, or this program."""
-    by = {name: enclosure.enforced_by.get(name, "csb-mcp") for name in sandbox.limits.asked}
-    return Limits(asked=sandbox.limits.asked, enforced_by=by)
+    asked, known = sandbox.limits.asked, sandbox.limits.enforced_by
+    by = {name: known.get(name) or enclosure.enforced_by.get(name, "csb-mcp") for name in asked}
+    return Limits(asked=asked, enforced_by=by)

@@ -1,13 +1,15 @@
-"""Looks at what is used, now and then: for histories, and to tell when a limit was hit."""
+"""Looks at what is used, now and then: for histories, and to act when a limit was hit."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Protocol
 
+from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError
-from csb_mcp.model import HostUsage, Sandbox
+from csb_mcp.lib.units import size_text
+from csb_mcp.model import HostUsage, Sandbox, SandboxState, SandboxUsage
 from csb_mcp.ports import Meter
 from csb_mcp.service.history import History
 from csb_mcp.service.registry import Live, Registry
@@ -16,16 +18,31 @@ _log = logging.getLogger(__name__)
 PERIOD = 2.0  # seconds between two looks
 _MAX_SHARE = 50  # looking takes at most this part of a processor, whatever a look costs here
 
-Warn = Callable[[str, str], Awaitable[None]]
+
+class Acts(Protocol):
+    """What the sampler may do to a sandbox."""
+
+    async def warn(self, sandbox_id: str, warning: str) -> None:
+        """Put a warning into its record, once."""
+        ...
+
+    async def pause(self, sandbox_id: str) -> Sandbox:
+        """Hold it still."""
+        ...
+
+    async def stop(self, sandbox_id: str, reason: str) -> Sandbox:
+        """End it."""
+        ...
 
 
 class Sampler:
-    """One task for all sandboxes. ``warn`` puts a warning into a record."""
+    """One task for all sandboxes."""
 
-    def __init__(self, registry: Registry, meter: Meter, warn: Warn) -> None:
+    def __init__(self, settings: Settings, registry: Registry, meter: Meter, acts: Acts) -> None:
+        self._reserve = settings.disk_reserve
         self._registry = registry
         self._meter = meter
-        self._warn = warn
+        self._acts = acts
         self._task: asyncio.Task[None] | None = None
         self.host = History()
 
@@ -41,36 +58,57 @@ class Sampler:
 
     async def _run(self) -> None:
         while True:
-            spent = await self._look()
+            began = time.thread_time()
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001 - logged; one look must not end all looks
+                _log.exception("a look at what is used failed")
+            spent = time.thread_time() - began
             await asyncio.sleep(max(PERIOD, spent * _MAX_SHARE))
 
-    async def _look(self) -> float:
-        """Look at all, one after another; gives the seconds that it took."""
-        began = time.thread_time()
+    async def _look(self) -> None:
+        """Look at all, one after another."""
+        host = self._meter.host()
         processes = 0
         for live in list(self._registry.live.values()):
             try:
                 usage = live.enclosure.usage(live.terminal.server_pid)
+                wrote = usage.io_written is None or usage.io_written != live.history.written
                 live.history.add(usage)
                 processes += usage.processes
                 await self.check(live)
-            except CsbError as error:
+                await self._hold(live, usage, host, wrote=wrote)
+            except CsbError as error:  # it is ending, say
                 _log.debug("sandbox %s was not looked at: %s", live.id, error)
             await asyncio.sleep(0)
-        self.host.add_host(self._meter.host(), processes)
-        return time.thread_time() - began
+        self.host.add_host(host, processes)
 
     async def check(self, live: Live) -> str | None:
         """Tell of limits that were hit since the last look; gives that in words."""
-        before, live.history.hits = live.history.hits, live.enclosure.hits()
-        now = live.history.hits
+        before, now = live.history.hits, dict(live.enclosure.hits())
+        if live.helper is not None:
+            now |= {name: before.get(name, 0) + 1 for name in live.helper.full()}
+        live.history.hits = {**before, **now}
         hit = [name for name in now if now[name] > before.get(name, 0)]
-        if not hit:
-            return None
         record = self._registry.find(live.id)
-        for name in hit:
-            await self._warn(live.id, _told(record, name))
-        return ", ".join(_told(record, name) for name in hit)
+        told = [_told(record, name) for name in hit]
+        for warning in told:
+            await self._acts.warn(live.id, warning)
+        return ", ".join(told) or None
+
+    async def _hold(self, live: Live, usage: SandboxUsage, host: HostUsage, *, wrote: bool) -> None:
+        """What no limit of the kernel's holds, we do."""
+        record = self._registry.find(live.id)
+        if usage.source == "processes" and usage.memory > record.spec.memory:
+            limit, used = size_text(record.spec.memory), usage.memory >> 20
+            await self._acts.stop(live.id, f"its memory passed the limit of {limit}: {used} MiB")
+        elif host.disk_free < self._reserve and wrote and record.state is SandboxState.RUNNING:
+            await self._acts.pause(live.id)
+            await self._acts.warn(
+                live.id,
+                f"paused: the disk has less than {size_text(self._reserve)} free (disk_reserve in "
+                "the settings); make room, then resume it",
+            )
 
 
 def _told(record: Sandbox, name: str) -> str:
