@@ -126,9 +126,7 @@ async def test_open_files_are_bounded(app: App, project: Path) -> None:
     assert victim.limits.enforced_by["files"] == "rlimit per process"
 
 
-async def test_a_full_disk_pauses_who_may_have_filled_it(
-    settings: Settings, project: Path
-) -> None:
+async def test_a_full_disk_pauses_who_may_have_filled_it(settings: Settings, project: Path) -> None:
     free = shutil.disk_usage(settings.state_dir).free
     async with running_app(replace(settings, disk_reserve=2 * free)) as app:
         victim = await create(app, project)
