@@ -1,21 +1,22 @@
 """Limits by the hierarchies of cgroup v1, as root, or below folders that root gave us.
 
-A sandbox has a folder ``csb-mcp/ID`` in each controller's; in the freezer's one more, ``payload``, whose
+A sandbox has a folder ``csb-mcp/ID`` in each; in the freezer's one more, ``payload``, whose
 ``cgroup.procs`` belongs to the sandbox's uid: its pane enters by itself. All else stays root's, so
 a payload that took over its tmux can put processes of its own in or out of what pause freezes,
 and neither change a limit nor leave it.
 
-Of io v1 sees reads, and writes that a process waits for (direct, or by fsync); what the kernel
-writes back later is charged to nobody.
+Of io v1 sees, if it counts at all, reads and the writes that a process waits for (direct, or by
+fsync); what the kernel writes back later is charged to nobody.
 """
 
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from csb_mcp.errors import DeadlineExceeded
+from csb_mcp.errors import DeadlineExceeded, HostUnable
 from csb_mcp.host.limits.files import (
     NAME,
     PAYLOAD,
@@ -38,6 +39,7 @@ OPTIONAL = ("cpu", "blkio")
 SOURCE = "cgroup v1"
 FREEZE_SECONDS = 5.0
 REMOVE_SECONDS = 10.0
+_ROUND_SECONDS = 0.5
 CPU_PERIOD = 100_000  # microseconds
 _DIRECTIONS = re.compile(r"^\d+:\d+ (Read|Write) (\d+)$", re.MULTILINE)
 
@@ -153,9 +155,12 @@ class V1Enclosure:
             count, max(0, charged - droppable), cpu / 1e9, read, written, source=SOURCE
         )
 
-    def _io(self, path: Path) -> tuple[int, int]:
+    def _io(self, path: Path) -> tuple[int, int] | tuple[None, None]:
+        text = self._gauges.read(path)
+        if ":" not in text:  # recent kernels count only where a rate is limited
+            return None, None
         sums = {"Read": 0, "Write": 0}
-        for direction, count in _DIRECTIONS.findall(self._gauges.read(path)):
+        for direction, count in _DIRECTIONS.findall(text):
             sums[direction] += int(count)
         return sums["Read"], sums["Write"]
 
@@ -177,20 +182,20 @@ class V1Enclosure:
     async def freeze(self, root_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
         del root_pid
-        state = self._payload / "freezer.state"
-        with unable("the payload cannot be frozen"):
-            write(state, "FROZEN")
-        try:  # FREEZING as long as one of them is in the middle of a system call
-            await poll(lambda: self._is_frozen(state), FREEZE_SECONDS, "the payload was not frozen")
+        if not self._payload.is_dir():
+            raise HostUnable(f"{self._payload} is gone: nothing can be frozen")
+        try:
+            await poll(
+                lambda: self._is_frozen(self._payload), FREEZE_SECONDS, "the payload was not frozen"
+            )
         except DeadlineExceeded:
             await self.thaw(0)
             raise
 
-    def _is_frozen(self, state: Path) -> bool:
-        # Written again: the kernel tries once more to freeze what was not freezable a moment ago.
-        with unable("the payload cannot be frozen"):
-            write(state, "FROZEN")
-        return self._gauges.read(state).strip() == "FROZEN"
+    def _is_frozen(self, folder: Path) -> bool:
+        # FREEZING as long as one of them is in the middle of something; reading looks anew.
+        self._set_frozen(folder, "FROZEN")
+        return self._gauges.read(folder / "freezer.state").strip() == "FROZEN"
 
     async def thaw(self, root_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
@@ -201,19 +206,27 @@ class V1Enclosure:
         """See :class:`~csb_mcp.ports.Enclosure`.
 
         While it kills, everything is frozen: nothing forks, however fast it was at that. A frozen
-        process dies when it is thawed.
+        process dies only when it is thawed, and needs a moment for it: hence rounds.
         """
-        await poll(self.remove_now, REMOVE_SECONDS, "its processes did not end")
+        give_up = time.monotonic() + REMOVE_SECONDS
+        while not self.remove_now():
+            if time.monotonic() > give_up:
+                raise DeadlineExceeded(f"its processes did not end within {REMOVE_SECONDS:g} s")
+            await self._kill()
+            with contextlib.suppress(DeadlineExceeded):
+                await poll(self.remove_now, _ROUND_SECONDS, "they did not end")
         self.close()
 
-    def remove_now(self) -> bool:
-        """Kill what is left and remove what can be; whether nothing is left."""
+    async def _kill(self) -> None:
         freezer = self._below["freezer"]
-        inside = (*self.folders, self._payload)
-        self._set_frozen(freezer, "FROZEN")
-        kill_members(inside)
+        with contextlib.suppress(DeadlineExceeded):
+            await poll(lambda: self._is_frozen(freezer), _ROUND_SECONDS, "not all were frozen")
+        kill_members((*self.folders, self._payload))
         self._set_frozen(self._payload, "THAWED")
         self._set_frozen(freezer, "THAWED")
+
+    def remove_now(self) -> bool:
+        """Remove what can be; whether nothing is left."""
         gone = remove_folder(self._payload)
         for folder in self.folders:
             gone = remove_folder(folder) and gone

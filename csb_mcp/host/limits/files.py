@@ -18,7 +18,7 @@ PAYLOAD = "payload"
 
 # $$ is the shell that becomes the program, so what it starts is inside from the first moment.
 _ENTER = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.002
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
 
@@ -90,10 +90,13 @@ class Gauges:
 
 
 def write(path: Path, text: str) -> None:
-    """One write(2), as these files want it. Raises OSError."""
+    """In a single write, as these files want it. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(fd)
 
@@ -105,7 +108,7 @@ def make_folder(path: Path) -> None:
 
 
 def make_below(parent: Path, name: str, prepare: Callable[[], None] | None = None) -> Path:
-    """Make the cgroup ``name`` in ``parent``; that too, for the last sandbox takes it away.
+    """Make a cgroup, and its parent, which the last sandbox takes away.
 
     ``prepare`` is called when the parent is there. Raises OSError.
     """

@@ -79,17 +79,11 @@ class Stopper:
         quiet = 0
 
         def still() -> bool:
-            # Parents first: a shell must not see its child stop. Then again, for what was forked
-            # meanwhile; two looks in a row that find nothing new.
             nonlocal quiet
-            running = [
-                pid
-                for pid in descendants(pane_pid)
-                if _state(pid) not in _STILL or pid not in signalled | self._had_stopped
-            ]
-            _signal(running, signal.SIGSTOP)
-            signalled.update(running)
-            quiet = 0 if running else quiet + 1
+            moving, ready = self._moving(pane_pid, signalled)
+            _signal(ready, signal.SIGSTOP)
+            signalled.update(ready)
+            quiet = 0 if moving else quiet + 1  # twice: one look may miss what was just forked
             return quiet > 1
 
         try:
@@ -97,6 +91,23 @@ class Stopper:
         except DeadlineExceeded:
             await self.go_on(pane_pid)
             raise
+
+    def _moving(self, pane_pid: int, signalled: set[int]) -> tuple[set[int], list[int]]:
+        """What is not still yet; and of that, what may be stopped now: its parent is still.
+
+        A shell must not see its child stop: it would take it for ^Z and prompt for the next line.
+        """
+        found = {pid: _stat(pid) for pid in descendants(pane_pid)}
+        asked = signalled | self._had_stopped
+        moving = {
+            pid
+            for pid, fields in found.items()
+            if fields and fields[0] not in "ZX" and not (fields[0] in _STILL and pid in asked)
+        }
+        ready = [
+            pid for pid in found if pid in moving and int((found[pid] or "00")[1]) not in moving
+        ]
+        return moving, ready
 
     async def go_on(self, pane_pid: int) -> None:
         """Children first, so that no parent finds its child stopped.
