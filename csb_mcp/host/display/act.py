@@ -13,7 +13,7 @@ PATIENCE = 2.0
 """Seconds for each answer of the server: under a flood of drawing it takes 0.02."""
 
 _LIMIT = 60.0  # for one act, though the server answers each time
-_SETTLE = 0.03  # for programs to look up keys that were lent, before they are lent anew
+_SETTLE = 0.03  # for a program to hear of a change of the keymap, or to look up its keys
 _CHUNK = 200  # chords that are sent before the server is waited for
 
 
@@ -51,20 +51,43 @@ class Act:
         self, chords: Sequence[Chord], keymap: Keymap, keys: Mapping[int, tuple[int, bool]]
     ) -> None:
         spare = keymap.spare()
+        if any(keysym not in keys for chord in chords for keysym in _all(chord)):
+            await self.driver.meet()
         for batch in _batches(chords, keys, len(spare)):
             missing = dict.fromkeys(
                 sym for chord in batch for sym in _all(chord) if sym not in keys
             )
             lent = dict(zip(spare, missing, strict=False))
-            self.driver.lend(keymap, lent)
+            await self._lend(keymap, lent)
             known = {**keys, **{keysym: (code, False) for code, keysym in lent.items()}}
             for start in range(0, len(batch), _CHUNK):
                 for chord in batch[start : start + _CHUNK]:
                     self._strike(chord, known)
                 await self.done()
             if lent:
-                await asyncio.sleep(_SETTLE)
+                await self._looked_up()
         self.driver.restore()
+
+    async def _lend(self, keymap: Keymap, keysyms: Mapping[int, int]) -> None:
+        """Give spare keys a keysym, and the program that has the focus the time to hear of it.
+
+        A key that comes after a change is not always looked up after it: Chromium hears of keys by
+        one connection, and of the keymap by another.
+        """
+        if not keysyms:
+            return
+        self.driver.lend(keymap, keysyms)
+        await self.done()
+        await self.driver.caught_up()
+        await asyncio.sleep(_SETTLE)
+        await self.driver.caught_up()
+        await self.done()
+
+    async def _looked_up(self) -> None:
+        """Wait until the keys so far were looked up, so that they may be given to others."""
+        if not await self.driver.caught_up():
+            await asyncio.sleep(_SETTLE)
+        await self.done()
 
     def _strike(self, chord: Chord, known: Mapping[int, tuple[int, bool]]) -> None:
         keycode, shifted = known[chord.keysym]

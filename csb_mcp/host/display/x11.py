@@ -110,7 +110,7 @@ class Connection:
         """Connection set-up; gives the root window, and the first id that is ours to use."""
         sizes = len(PROTOCOL), len(cookie)
         hello = struct.pack("<BxHHHHxx", _LITTLE_ENDIAN, 11, 0, *sizes)
-        self._writer.write(hello + _padded(PROTOCOL) + _padded(cookie))
+        self._writer.write(hello + padded(PROTOCOL) + padded(cookie))
         status, reason_size, length = struct.unpack("<BBxxxxH", await self._read(8))
         body = await self._read(length * 4)
         if status != 1:
@@ -128,7 +128,7 @@ class Connection:
     async def _extension(self, name: bytes) -> tuple[int, int]:
         """Its first opcode and event. Raises NoServer if the server has not got it."""
         query = struct.pack("<BxHHxx", _QUERY_EXTENSION, 2 + (len(name) + 3) // 4, len(name))
-        present, opcode, event = (await self._ask(query + _padded(name)))[8:11]
+        present, opcode, event = (await self._ask(query + padded(name)))[8:11]
         if not present:
             raise NoServer(f"it has no {name.decode()} extension")
         return opcode, event
@@ -197,5 +197,6 @@ def _connected(path: Path) -> socket.socket:
     return endpoint
 
 
-def _padded(data: bytes) -> bytes:
+def padded(data: bytes) -> bytes:
+    """With zeros to a multiple of four, as requests have it."""
     return data + bytes(-len(data) % 4)

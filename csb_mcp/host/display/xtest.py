@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from csb_mcp.host.display.keymap import FIRST_KEYCODE, LAST_KEYCODE, Keymap, runs
-from csb_mcp.host.display.x11 import Connection
+from csb_mcp.host.display.ping import Pinger
 
 _QUERY_POINTER, _CHANGE_KEYBOARD_MAPPING, _GET_KEYBOARD_MAPPING = 38, 100, 101
 _FAKE_INPUT = 2
@@ -21,7 +21,7 @@ _GROUP_SHIFT, _GROUP_MASK = 13, 3  # where XKB puts the group into that mask
 _LEFTOVER = 65536  # bytes that are read of a server after we are done with it
 
 
-class Driver(Connection):
+class Driver(Pinger):
     """One connection for one act of input. What it pressed and lent, it undoes when it is left.
 
     Nothing is sent before :meth:`flush` or :meth:`sync`: what was asked for in between goes out
