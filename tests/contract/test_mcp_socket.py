@@ -112,7 +112,7 @@ async def eventually(condition: Any) -> None:
         ({**PREFACE, "version": "0.0.1"}, "this csb-mcp is 0.0.1"),
         ({**PREFACE, "shell": True}, "unknown key"),
         ({**PREFACE, "read_only": "yes"}, "wrong value"),
-        ({**PREFACE, "toolsets": ["x"]}, "valid: core"),
+        ({**PREFACE, "toolsets": ["x"]}, "valid: core, desktop"),
         ({**PREFACE, "toolsets": []}, "not a list of names"),
         (b'{"a": "' + b"x" * 5000 + b'"}\n', "longer than 4096"),
     ],
@@ -145,14 +145,14 @@ async def test_the_doctor_gets_problems_and_no_mcp(path: Path) -> None:
     async with connected(path, {"version": __version__, "doctor": True}) as peer:
         answer = await peer.hear()
         assert answer["problems"] == [
-            {"what": "bwrap", "why": "is missing", "repair": "install it"}
+            {"what": "bwrap", "why": "is missing", "repair": "install it", "fatal": True}
         ]
         assert await peer.hear() is None
 
 
 async def test_each_connection_has_the_tools_it_asked_for(path: Path) -> None:
     async with greeted(path, read_only=True) as small, greeted(path, toolsets=["core"]) as big:
-        for peer, count in ((small, 5), (big, 10)):
+        for peer, count in ((small, 5), (big, 12)):
             await peer.ask("tools/list")
             assert len((await peer.hear())["result"]["tools"]) == count
 
