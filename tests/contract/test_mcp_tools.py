@@ -20,6 +20,7 @@ from csb_mcp.transports.mcp.server import build_server
 from csb_mcp.transports.mcp.tools import TOOLSETS
 from csb_mcp.transports.mcp.untrusted import MAX_STREAM, MAX_TERMINAL
 from tests.contract.fake_service import PIXELS, FakeService
+from tests.support.mcp_client import in_process
 
 TOOLS = [
     *("create_sandbox", "list_sandboxes", "read_terminal", "send_keys", "wait", "run_command"),
@@ -77,19 +78,9 @@ def service() -> FakeService:
 @pytest.fixture(params=["legacy", "2026-07-28"])
 async def client(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Client]:
     """Connected, with one sandbox there."""
-    connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-    finished = asyncio.Event()
-
-    async def connection() -> None:  # a task of its own: the SDK's scopes must be left in theirs
-        async with Client(build_server(service), mode=request.param) as client:
-            await client.call_tool("create_sandbox", {"project_dir": "/p"})
-            connected.set_result(client)
-            await finished.wait()
-
-    task = asyncio.create_task(connection())
-    yield await connected
-    finished.set()
-    await task
+    async with in_process(build_server(service), request.param) as client:
+        await client.call_tool("create_sandbox", {"project_dir": "/p"})
+        yield client
 
 
 def text_of(result: CallToolResult) -> str:
