@@ -13,6 +13,7 @@ from pathlib import Path
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, NotFound
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
@@ -22,14 +23,18 @@ from csb_mcp.model import (
     Image,
     KeysSent,
     Limits,
+    LogPart,
     Match,
     Metrics,
+    Point,
     Problem,
     Region,
+    Sample,
     Sandbox,
     SandboxSpec,
     SandboxState,
     SandboxUsage,
+    ScreenChanged,
     Screenshot,
     TerminalText,
     TerminalView,
@@ -51,6 +56,10 @@ class FakeService:
         self.error: Exception | None = None
         self.waits_cancelled = 0
         self.waiting = asyncio.Event()
+        self.log = b"$ ls\r\nREADME\r\n"
+        self.happened: list[Event] = []
+        self.news, self.printed, self.drawn = Pulse(), Pulse(), Pulse()
+        self.followers = self.watched = 0
 
     def _called(self, name: str, **arguments: object) -> None:
         self.calls.append(name)
@@ -105,12 +114,59 @@ class FakeService:
         self._called("delete")
         return self.sandboxes.pop(self._find(sandbox).id)
 
+    async def pause(self, sandbox: str) -> Sandbox:
+        self._called("pause")
+        return self._put(sandbox, SandboxState.PAUSED)
+
+    async def resume(self, sandbox: str) -> Sandbox:
+        self._called("resume")
+        return self._put(sandbox, SandboxState.RUNNING)
+
+    def _put(self, sandbox: str, state: SandboxState) -> Sandbox:
+        record = replace(self._find(sandbox), state=state)
+        self.sandboxes[record.id] = record
+        return record
+
     async def send_keys(
         self, sandbox: str, *, text: str | None, keys: Sequence[str], target: str, paste: bool
     ) -> KeysSent:
         self._called("send_keys", text=text, keys=keys, target=target, paste=paste)
         self._find(sandbox)
         return KeysSent((*([text] if text else []), *keys), "ab.1")
+
+    async def click(
+        self, sandbox: str, at: Point, *, button: str, count: int, frame: str | None
+    ) -> str:
+        self._called("click", at=at, button=button, count=count, frame=frame)
+        self._find(sandbox)
+        return "e-2"
+
+    async def drag(
+        self, sandbox: str, path: Sequence[Point], *, button: str, frame: str | None
+    ) -> str:
+        self._called("drag", path=path, button=button, frame=frame)
+        self._find(sandbox)
+        return "e-2"
+
+    async def scroll(self, sandbox: str, at: Point, dx: int, dy: int, *, frame: str | None) -> str:
+        self._called("scroll", at=at, dx=dx, dy=dy, frame=frame)
+        self._find(sandbox)
+        return "e-2"
+
+    async def type_text(self, sandbox: str, text: str) -> str:
+        self._called("type_text", text=text)
+        self._find(sandbox)
+        return "e-2"
+
+    async def read_log(self, sandbox: str, *, offset: int | None, limit: int) -> LogPart:
+        self._called("read_log", offset=offset, limit=limit)
+        self._find(sandbox)
+        begin = max(0, len(self.log) - limit) if offset is None else min(offset, len(self.log))
+        data = self.log[begin : begin + limit]
+        return LogPart(data, begin, begin + len(data))
+
+    async def follow_log(self, sandbox: str, offset: int) -> AsyncIterator[LogPart]:
+        yield await self.read_log(sandbox, offset=offset, limit=len(self.log))
 
     async def read_terminal(
         self, sandbox: str, *, cursor: str | None, lines: int | None
@@ -158,10 +214,16 @@ class FakeService:
         timeout: float,
         cursor: Mapping[str, str],
     ) -> WaitResult:
-        """Satisfied at once by any TerminalText; else it takes the whole timeout."""
+        """Satisfied at once by any TerminalText; else it takes the whole timeout.
+
+        An empty text, which stands in every row, waits for :meth:`print`; a screen for
+        :meth:`draw`.
+        """
         self._called("wait", until=until, mode=mode, cursor=cursor)
         found = [self._find(sandbox).id for sandbox in sandboxes]
         cursors = {sandbox: f"{sandbox}.2" for sandbox in found}
+        if (condition := until[0]) == TerminalText("") or isinstance(condition, ScreenChanged):
+            return await self._change(found[0], condition, timeout)
         for index, condition in enumerate(until):
             if isinstance(condition, TerminalText):
                 match = Match(found[0], index, condition.text)
@@ -174,16 +236,46 @@ class FakeService:
             raise
         return WaitResult(False, (), cursors, timeout)
 
+    async def _change(self, sandbox: str, condition: Condition, timeout: float) -> WaitResult:
+        pulse = self.drawn if isinstance(condition, ScreenChanged) else self.printed
+        self.watched += 1
+        try:
+            async with asyncio.timeout(timeout):
+                await pulse.beyond(pulse.count)
+        finally:
+            self.watched -= 1
+        match = Match(sandbox, 0, "")
+        return WaitResult(True, (match,), {sandbox: f"{sandbox}.{pulse.count}"}, 0.1)
+
     async def metrics(self, sandbox: str | None) -> Metrics:
         self._called("metrics")
         host = HostUsage(12.5, 2, (0.1, 0.2, 0.3), 8 << 30, 4 << 30, 100 << 30, 50 << 30, 1)
         if sandbox is None:
             return Metrics(host)
         self._find(sandbox)
-        return Metrics(host, SandboxUsage(5, 64 << 20, 1.5))
+        history = tuple(Sample(10.0 * n, float(n), n << 20, 5) for n in range(100))
+        return Metrics(host, SandboxUsage(5, 64 << 20, 1.5), history)
+
+    def problems(self) -> Sequence[Problem]:
+        return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
+
+    def happens(self, sandbox: str, kind: str) -> None:
+        """An event, for those who follow them."""
+        sequence = len(self.happened) + 1
+        self.happened.append(Event(sequence=sequence, time=time.time(), sandbox=sandbox, kind=kind))
+        self.news.beat()
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
-        yield Event(sequence=after or 1, time=time.time(), sandbox="x", kind="created")
+        position = len(self.happened) if after is None else after
+        self.followers += 1
+        try:
+            while True:
+                for event in self.happened[position:]:
+                    position = event.sequence
+                    yield event
+                await self.news.beyond(self.news.count)
+        finally:
+            self.followers -= 1
 
 
 class FakeApp:
