@@ -6,6 +6,23 @@ choices and what to do. Whether a thing *may* be asked for is policy, and the se
 """
 
 from csb_mcp.decode.conditions import CONDITIONS, condition_kind, conditions
+from csb_mcp.decode.desktop import (
+    BUTTONS,
+    MAX_CLICKS,
+    MAX_LOG,
+    MAX_NOTCHES,
+    MAX_POINTS,
+    Click,
+    Drag,
+    ReadLog,
+    Scroll,
+    TypeText,
+    click,
+    drag,
+    read_log,
+    scroll,
+    type_text,
+)
 from csb_mcp.decode.records import record, timestamp
 from csb_mcp.decode.requests import (
     AGENTS,
@@ -41,18 +58,30 @@ from csb_mcp.decode.values import (
 
 __all__ = [
     "AGENTS",
+    "BUTTONS",
     "CONDITIONS",
     "FORMATS",
+    "MAX_CLICKS",
+    "MAX_LOG",
+    "MAX_NOTCHES",
+    "MAX_POINTS",
     "MODES",
     "TARGETS",
     "WORKSPACES",
+    "Click",
+    "Drag",
+    "ReadLog",
     "ReadTerminal",
     "RunCommand",
+    "Scroll",
     "SendKeys",
     "TakeScreenshot",
+    "TypeText",
     "Wait",
+    "click",
     "condition_kind",
     "conditions",
+    "drag",
     "duration",
     "environment",
     "geometry",
@@ -61,6 +90,7 @@ __all__ = [
     "name",
     "named_sandbox",
     "optional_sandbox",
+    "read_log",
     "read_terminal",
     "record",
     "reference",
@@ -68,8 +98,10 @@ __all__ = [
     "run_command",
     "sandbox_spec",
     "screenshot",
+    "scroll",
     "send_keys",
     "text",
     "timestamp",
+    "type_text",
     "wait",
 ]

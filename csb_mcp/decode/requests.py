@@ -1,23 +1,26 @@
 """The arguments of each call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar, cast
 
 from csb_mcp.decode.conditions import conditions
+from csb_mcp.decode.fields import Fields
 from csb_mcp.decode.values import (
+    MAX_PIDS,
     MAX_WIDTH,
+    MIN_PIDS,
     between,
     command_line,
     command_timeout,
+    cpus,
     cursors,
     duration,
     environment,
     geometry,
     inner_path,
     key_list,
+    memory,
     name,
-    named,
     network,
     non_empty,
     one_of,
@@ -31,8 +34,16 @@ from csb_mcp.decode.values import (
     wait_timeout,
 )
 from csb_mcp.errors import InvalidInput
-from csb_mcp.lib.text import one_line
-from csb_mcp.model import MAX_ROWS, Condition, Geometry, Region, SandboxSpec, SandboxState
+from csb_mcp.model import (
+    DEFAULT_GEOMETRY,
+    DEFAULT_MEMORY,
+    DEFAULT_PIDS,
+    MAX_ROWS,
+    Condition,
+    Region,
+    SandboxSpec,
+    SandboxState,
+)
 
 AGENTS = ("shell", "command")
 WORKSPACES = ("direct",)
@@ -41,11 +52,8 @@ MODES = ("any", "all")
 TARGETS = ("terminal", "display")
 _CREATE = (
     *("project_dir", "name", "backend", "agent", "command", "network", "workspace"),
-    *("geometry", "gl", "ttl", "env"),
+    *("geometry", "gl", "memory", "cpus", "pids", "ttl", "idle_timeout", "env"),
 )
-
-T = TypeVar("T")
-D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +115,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
     ``network`` may be true (``full``) or false (``none``), as in the earlier manager's REST body.
     Without ``agent``, a ``command`` means ``agent="command"``.
     """
-    fields = _Fields(
-        values,
-        _CREATE,
-    )
+    fields = Fields(values, _CREATE)
     command = fields.get("command", command_line, ())
     agent = fields.get("agent", one_of(AGENTS), "command" if command else "shell")
     if (agent == "command") != bool(command):
@@ -127,9 +132,13 @@ def sandbox_spec(values: object) -> SandboxSpec:
         command=command,
         network=fields.get("network", network, "none"),
         workspace=fields.get("workspace", one_of(WORKSPACES), "direct"),
-        geometry=fields.get("geometry", geometry, Geometry(1280, 800)),
+        geometry=fields.get("geometry", geometry, DEFAULT_GEOMETRY),
         gl=fields.get("gl", truth, False),
+        memory=fields.get("memory", memory, DEFAULT_MEMORY),
+        cpus=fields.get("cpus", cpus, None),
+        pids=fields.get("pids", between(MIN_PIDS, MAX_PIDS), DEFAULT_PIDS),
         ttl=fields.get("ttl", duration, None),
+        idle_timeout=fields.get("idle_timeout", duration, None),
         env=fields.get("env", environment, dict[str, str]()),
     )
 
@@ -137,23 +146,23 @@ def sandbox_spec(values: object) -> SandboxSpec:
 def list_filter(values: object) -> SandboxState | None:
     """Arguments of list_sandboxes."""
     states = tuple(state.value for state in SandboxState)
-    fields = _Fields(values, ("state",))
+    fields = Fields(values, ("state",))
     return fields.get("state", lambda value: SandboxState(one_of(states)(value)), None)
 
 
 def named_sandbox(values: object) -> str:
     """Arguments of calls that take a sandbox and nothing else."""
-    return _Fields(values, ("sandbox",)).need("sandbox", reference)
+    return Fields(values, ("sandbox",)).need("sandbox", reference)
 
 
 def optional_sandbox(values: object) -> str | None:
     """Arguments of metrics."""
-    return _Fields(values, ("sandbox",)).get("sandbox", reference, None)
+    return Fields(values, ("sandbox",)).get("sandbox", reference, None)
 
 
 def read_terminal(values: object) -> ReadTerminal:
     """Arguments of read_terminal."""
-    fields = _Fields(values, ("sandbox", "cursor", "lines"))
+    fields = Fields(values, ("sandbox", "cursor", "lines"))
     return ReadTerminal(
         fields.need("sandbox", reference),
         fields.get("cursor", token, None),
@@ -163,7 +172,7 @@ def read_terminal(values: object) -> ReadTerminal:
 
 def send_keys(values: object) -> SendKeys:
     """Arguments of send_keys."""
-    fields = _Fields(values, ("sandbox", "keys", "text", "target"))
+    fields = Fields(values, ("sandbox", "keys", "text", "target"))
     sandbox = fields.need("sandbox", reference)
     keys = fields.get("keys", key_list, ())
     content = fields.get("text", text, None)
@@ -178,7 +187,7 @@ def send_keys(values: object) -> SendKeys:
 
 def wait(values: object) -> Wait:
     """Arguments of wait. With one sandbox, ``sandboxes`` and ``cursor`` may be plain strings."""
-    fields = _Fields(values, ("sandboxes", "until", "mode", "timeout", "cursor"))
+    fields = Fields(values, ("sandboxes", "until", "mode", "timeout", "cursor"))
     sandboxes = fields.need("sandboxes", references)
     return Wait(
         sandboxes,
@@ -191,7 +200,7 @@ def wait(values: object) -> Wait:
 
 def run_command(values: object) -> RunCommand:
     """Arguments of run_command."""
-    fields = _Fields(values, ("sandbox", "command", "timeout", "cwd", "stdin", "background"))
+    fields = Fields(values, ("sandbox", "command", "timeout", "cwd", "stdin", "background"))
     return RunCommand(
         fields.need("sandbox", reference),
         fields.need("command", non_empty),
@@ -204,7 +213,7 @@ def run_command(values: object) -> RunCommand:
 
 def screenshot(values: object) -> TakeScreenshot:
     """Arguments of screenshot."""
-    fields = _Fields(values, ("sandbox", "region", "max_width", "format", "if_changed_since"))
+    fields = Fields(values, ("sandbox", "region", "max_width", "format", "if_changed_since"))
     return TakeScreenshot(
         fields.need("sandbox", reference),
         fields.get("region", region, None),
@@ -212,27 +221,3 @@ def screenshot(values: object) -> TakeScreenshot:
         fields.get("format", one_of(FORMATS), "png"),
         fields.get("if_changed_since", token, None),
     )
-
-
-class _Fields:
-    """A mapping whose keys are known, read field by field; errors get the field's name."""
-
-    def __init__(self, values: object, valid: Sequence[str]) -> None:
-        if not isinstance(values, Mapping):
-            raise InvalidInput("arguments must be an object", choices=valid)
-        self._values = cast("Mapping[str, object]", values)
-        for key in self._values:
-            if key not in valid:
-                raise InvalidInput("unknown argument", field=one_line(str(key), 64), choices=valid)
-
-    def need(self, key: str, convert: Callable[[object], T]) -> T:
-        """The field, converted; an error if it is not there."""
-        value = self._values.get(key)
-        if value is None:
-            raise InvalidInput("is required", field=key)
-        return named(key, convert, value)
-
-    def get(self, key: str, convert: Callable[[object], T], default: D) -> T | D:
-        """The field, converted, or the default."""
-        value = self._values.get(key)
-        return default if value is None else named(key, convert, value)

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from csb_mcp.config import NETWORKS
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line
-from csb_mcp.lib.units import parse_duration
+from csb_mcp.lib.units import parse_duration, parse_size
 from csb_mcp.model import MAX_COMMAND, MAX_TEXT, MAX_WAIT, Geometry, Region
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
@@ -21,6 +21,10 @@ _GEOMETRY = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,12}", re.ASCII)
 MAX_WIDTH, _MAX_HEIGHT, _MIN_SIDE = 7680, 4320, 64
+MIN_PIDS, MAX_PIDS = 16, 4_194_304
+MIN_MEMORY, _MAX_MEMORY = 128 * 1024**2, 16 * 1024**4
+_MIN_CPUS, _MAX_CPUS = 0.05, 1024
+_DECIMAL = re.compile(r"\d{1,4}(?:\.\d{1,4})?", re.ASCII)
 _MAX_PATH = 4096
 _MAX_ENVIRONMENT = 64 * 1024
 
@@ -93,6 +97,31 @@ def duration(value: object) -> float:
         raise InvalidInput(
             f"{shown(value)} is not a duration above zero such as 30 or 5m"
         ) from error
+
+
+def memory(value: object) -> int:
+    """Bytes, from a number or text such as ``512M`` or ``4G``; at least :data:`MIN_MEMORY`."""
+    try:
+        size = parse_size(value)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{shown(value)} is not a size such as 512M or 4G") from error
+    if not MIN_MEMORY <= size <= _MAX_MEMORY:
+        raise InvalidInput(
+            f"{shown(value)} is not from 128M to 16T",
+            hint="Display and terminal count too, and a browser wants 1G",
+        )
+    return size
+
+
+def cpus(value: object) -> float:
+    """Processors' worth of time: 0.5 is half of one, 2 all of two."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidInput(f"{shown(value)} is not a number of processors such as 0.5 or 2")
+    if not _MIN_CPUS <= value <= _MAX_CPUS:
+        raise InvalidInput(f"{shown(value)} is not from {_MIN_CPUS} to {_MAX_CPUS}")
+    return float(value)
 
 
 def wait_timeout(value: object) -> float:

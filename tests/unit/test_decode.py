@@ -15,6 +15,7 @@ from csb_mcp.model import (
     FileExists,
     Geometry,
     Limits,
+    Point,
     PortOpen,
     Region,
     Sandbox,
@@ -31,6 +32,9 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
 )
+
+
+WRONG = (0, -1, "0", "", "many", True, [], float("inf"))
 
 
 def refusal(call: Callable[[Any], object], value: object) -> InvalidInput:
@@ -55,13 +59,19 @@ def test_a_full_spec() -> None:
             "workspace": "direct",
             "geometry": "800x600",
             "gl": True,
+            "memory": "512M",
+            "cpus": 1.5,
+            "pids": 100,
             "ttl": "30m",
+            "idle_timeout": "10m",
             "env": {"LANG": "C.UTF-8"},
         }
     )
     assert (spec.name, spec.agent, spec.command) == ("web-1.a", "command", ("make", "run"))
     assert (spec.geometry, spec.ttl, spec.gl) == (Geometry(800, 600), 1800, True)
     assert (spec.network, spec.env) == ("allowlist", {"LANG": "C.UTF-8"})
+    assert (spec.memory, spec.cpus, spec.pids) == (512 * 1024**2, 1.5, 100)
+    assert spec.idle_timeout == 600
 
 
 def test_null_means_not_given() -> None:
@@ -112,6 +122,14 @@ def test_a_command_means_the_agent_that_runs_it() -> None:
         ("ttl", "soon"),
         ("ttl", True),
         ("ttl", float("inf")),
+        *((key, value) for key in ("memory", "cpus", "pids", "idle_timeout") for value in WRONG),
+        ("memory", "64M"),
+        ("memory", "99999T"),
+        ("cpus", 5000),
+        ("cpus", "half"),
+        ("cpus", float("nan")),
+        ("pids", 5),
+        ("pids", 1.5),
         ("env", ["A=B"]),
         ("env", {"1A": "x"}),
         ("env", {"A=B": "x"}),
@@ -254,9 +272,61 @@ def test_states() -> None:
     assert "stopped" in refusal(decode.list_filter, {"state": "up"}).choices
 
 
-@given(JSON, st.sampled_from([decode.sandbox_spec, decode.wait, decode.send_keys]))
+def test_places_on_the_display() -> None:
+    click = decode.click({"sandbox": "a", "x": 3, "y": "4", "frame": "f-1"})
+    assert (click.at, click.button, click.count, click.frame) == (Point(3, 4), "left", 1, "f-1")
+    drag = decode.drag({"sandbox": "a", "path": [[1, 2], [3, 4]], "button": "right"})
+    assert (drag.path, drag.button) == ((Point(1, 2), Point(3, 4)), "right")
+    scroll = decode.scroll({"sandbox": "a", "x": 1, "y": 2, "dy": -3})
+    assert (scroll.dx, scroll.dy, scroll.frame) == (0, -3, None)
+    assert decode.type_text({"sandbox": "a", "text": "日本\n"}).text == "日本\n"
+
+
+def test_a_part_of_the_log() -> None:
+    assert decode.read_log({"sandbox": "a"}).offset is None
+    log = decode.read_log({"sandbox": "a", "offset": "0", "limit": 10})
+    assert (log.offset, log.limit) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "field"),
+    [
+        (decode.click, {"x": -1, "y": 0}, "x"),
+        (decode.click, {"x": 1, "y": 99_999}, "y"),
+        (decode.click, {"y": 1}, "x"),
+        (decode.click, {"x": 1, "y": 1, "button": "back"}, "button"),
+        (decode.click, {"x": 1, "y": 1, "count": 4}, "count"),
+        (decode.click, {"x": 1, "y": 1, "frame": ""}, "frame"),
+        (decode.drag, {"path": [[1, 2]]}, "path"),
+        (decode.drag, {"path": [[1, 2], [3]]}, "path[1]"),
+        (decode.drag, {"path": [[1, 2], [3, "x"]]}, "path[1][1]"),
+        (decode.drag, {"path": [[1, 2], {"x": 3}]}, "path[1]"),
+        (decode.drag, {"path": [[1, 1]] * 101}, "path"),
+        (decode.scroll, {"x": 1, "y": 1}, "dy"),
+        (decode.scroll, {"x": 1, "y": 1, "dx": 101}, "dx"),
+        (decode.type_text, {"text": ""}, "text"),
+        (decode.type_text, {"text": "a\0"}, "text"),
+        (decode.read_log, {"offset": -1}, "offset"),
+        (decode.read_log, {"limit": 0}, "limit"),
+        (decode.read_log, {"limit": 10**9}, "limit"),
+    ],
+)
+def test_what_is_wrong_with_a_display_call_is_named(
+    call: Callable[[Any], object], values: dict[str, object], field: str
+) -> None:
+    assert refusal(call, {"sandbox": "a"} | values).field == field
+
+
+CALLS = (
+    *(decode.sandbox_spec, decode.wait, decode.send_keys, decode.click, decode.drag),
+    *(decode.scroll, decode.type_text, decode.read_log),
+)
+
+
+@given(JSON, st.sampled_from(CALLS))
 def test_nothing_but_invalid_input_comes_out(value: object, call: Callable[[Any], object]) -> None:
-    for key in ("project_dir", "sandboxes", "until", "sandbox", "keys", "env", "command"):
+    keys = ("project_dir", "sandboxes", "until", "sandbox", "keys", "env", "command", "memory")
+    for key in (*keys, "cpus", "path", "x", "offset"):
         error = refused(call, value) or refused(call, {key: value})
         assert error is None or len(str(error)) < 1500
         assert error is None or plain_text(error.message) == error.message
