@@ -292,7 +292,7 @@ class FakeService:
         self._find(sandbox)
         return Metrics(host, SandboxUsage(5, 64 << 20, 1.5, io_read=4096), history)
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> Sequence[Problem]:
         self._called("problems")
         return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
 
@@ -317,7 +317,7 @@ class FakeApp:
     def __init__(self) -> None:
         self.service = FakeService()
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> Sequence[Problem]:
         return self.service.problems()
 
     async def close(self) -> None:

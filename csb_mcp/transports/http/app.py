@@ -12,19 +12,17 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.routing import Route as HttpRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from csb_mcp.lib.text import one_line
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.http import openapi, problems
 from csb_mcp.transports.http.endpoint import Endpoint
+from csb_mcp.transports.http.guard import Guard
 from csb_mcp.transports.http.live_log import LiveLog
 from csb_mcp.transports.http.problems import Refused
 from csb_mcp.transports.http.replies import Reply, encoded
 from csb_mcp.transports.http.route import Request, Route, json_answer
 from csb_mcp.transports.http.routes import ROUTES
-
-MAX_AT_ONCE = 256  # requests in flight, streams among them
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
@@ -62,7 +60,7 @@ def build_http_app(
     app = Starlette(
         routes=[*_served(service, closing), *mounts],
         exception_handlers={HTTPException: _refused},
-        middleware=[Middleware(_Crowd)],
+        middleware=[Middleware(Guard, closing=closing)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -75,7 +73,7 @@ def _served(service: SandboxService, closing: asyncio.Event) -> list[BaseRoute]:
     for route in all_routes():
         by_path.setdefault(route.path, []).append(route)
     live = WebSocketRoute("/ws/sandboxes/{sandbox}/logs", LiveLog(service, closing).__call__)
-    http = [HttpRoute(path, Endpoint(own, service, closing)) for path, own in by_path.items()]
+    http = [HttpRoute(path, Endpoint(own, service)) for path, own in by_path.items()]
     return [*http, live]
 
 
@@ -92,36 +90,5 @@ async def _refused(request: HttpRequest, error: Exception) -> Response:
             "no_such_route",
             f"nothing answers at {path}",
             hint="GET /openapi.json lists what does",
-        )
-    )
-
-
-class _Crowd:
-    """Refuses what is too much at once, before it costs anything."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._present = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._present >= MAX_AT_ONCE:
-            await _busy()(scope, receive, send)
-            return
-        counted = scope["type"] != "lifespan"
-        self._present += counted
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._present -= counted
-
-
-def _busy() -> Response:
-    return problems.answer(
-        Refused(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "busy",
-            f"{MAX_AT_ONCE} requests are in flight",
-            hint="End some of them, or try again later",
-            headers={"retry-after": "1"},
         )
     )

@@ -26,12 +26,9 @@ T = TypeVar("T")
 class Endpoint:
     """An ASGI application for the routes of one path."""
 
-    def __init__(
-        self, routes: Sequence[Route], service: SandboxService, closing: asyncio.Event
-    ) -> None:
+    def __init__(self, routes: Sequence[Route], service: SandboxService) -> None:
         self._routes = {route.method: route for route in routes}
         self._service = service
-        self._closing = closing
         head = ("HEAD",) if "GET" in self._routes else ()
         self._allow = ", ".join((*self._routes, *head, "OPTIONS"))
 
@@ -67,29 +64,21 @@ class Endpoint:
         }
         if route.method == "POST":  # a body elsewhere has no meaning (RFC 9110, 9.3.1)
             arguments |= await reading.body(headers, receive, route.body)
-        request = Request(self._service, arguments, headers, self._closing)
-        return await unless_over(route.handler(request), receive, self._closing)
+        request = Request(self._service, arguments, headers)
+        return await unless_gone(route.handler(request), receive)
 
 
-async def unless_over(call: Awaitable[T], receive: Receive, closing: asyncio.Event) -> T:
-    """What ``call`` gives. It is cancelled when its client is gone (Gone) or we end (Refused)."""
+async def unless_gone(call: Awaitable[T], receive: Receive) -> T:
+    """What ``call`` gives. It is cancelled when its client goes away: then raises Gone."""
     running = asyncio.ensure_future(call)
     gone = asyncio.ensure_future(until_gone(receive))
-    ending = asyncio.ensure_future(closing.wait())
     try:
-        await asyncio.wait({running, gone, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             return running.result()
-        if gone.done():
-            raise Gone
-        raise Refused(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "ending",
-            "the daemon ended before the call did",
-            hint="Sandboxes go on. Start the daemon again, and look what came of the call",
-        )
+        raise Gone
     finally:
-        await cancelled(running, gone, ending)
+        await cancelled(running, gone)
 
 
 async def until_gone(receive: Receive) -> None:

@@ -57,8 +57,9 @@ def operation(route: Route) -> Json:
 def _parameters(route: Route) -> Iterable[Json]:
     if route.of_sandbox:
         yield {"name": "sandbox", "in": "path", "required": True, "schema": REFERENCE}
-    for name, schema in (route.query.properties if route.query else {}).items():
-        yield _parameter(name, "query", schema)
+    if route.query is not None:
+        for name, schema in route.query.properties.items():
+            yield _parameter(name, "query", schema)
     for name, schema in route.headers.items():
         yield _parameter(name, "header", schema)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from csb_mcp import errors
 from csb_mcp.errors import CsbError
@@ -21,9 +21,9 @@ The daemon answers HTTP on the Unix socket `http.sock` beside `mcp.sock`, to its
 curl --unix-socket "$XDG_RUNTIME_DIR/csb-mcp/daemon/http.sock" http://csb/api/sandboxes
 ```
 
-(As root: `/run/csb-mcp/daemon/http.sock`.) The host in the address does not matter. A `{sandbox}`
-in a path is an id, a unique prefix of one, or a name. Bodies and answers are JSON, times RFC 3339 in
-UTC, sizes bytes. Unknown arguments are refused, `null` means "not given". Every GET answers HEAD
+As root it is `/run/csb-mcp/daemon/http.sock`. The host in the address does not matter. `{sandbox}`
+in a path is an id, a unique prefix of one, or a name. Bodies and answers are JSON, times RFC 3339
+in UTC, sizes bytes. Unknown arguments are refused, `null` means "not given". Every GET answers HEAD
 too, every path OPTIONS. A client that goes away ends its call. `GET /openapi.json` tells all of
 this to a program. `/mcp` on the same socket is the MCP server, as streamable HTTP.
 
@@ -128,7 +128,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if kind == "array":
         return f"list of {_kind(schema['items'])}" if "items" in schema else "list"
     if isinstance(kind, list):
-        return " or ".join(str(one) for one in kind)
+        return " or ".join(cast("list[str]", kind))
     return str(kind) + _bounds(schema)
 
 

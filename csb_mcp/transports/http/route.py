@@ -4,7 +4,6 @@ The Starlette routes, the OpenAPI document and docs/rest.md are all made from th
 be served and not be documented.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -33,7 +32,6 @@ class Request:
     service: SandboxService
     arguments: Mapping[str, object]
     headers: Headers
-    closing: asyncio.Event  # set when the daemon ends: long answers end, too
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -14,7 +14,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.applications import Starlette
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from csb_mcp.transports.http.replies import encoded
 
@@ -69,10 +69,10 @@ class HttpServer:
             self._task.result()
 
     async def close(self) -> None:
-        """End open answers, drop all connections; sandboxes do not notice. Closed before: as well."""
+        """End open answers, drop all connections; sandboxes do not notice. May be called again."""
         self._ending.set()
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task})
 
     async def _run(self, listener: socket.socket, ready: asyncio.Future[None]) -> None:
         try:
@@ -142,7 +142,8 @@ class _Protocol(H11Protocol):
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
             f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
         )
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete:
             self.transport.write(head.encode() + content)
         self.transport.close()
 

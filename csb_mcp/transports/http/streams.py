@@ -18,7 +18,8 @@ from csb_mcp.decode import answers
 from csb_mcp.errors import CsbError
 from csb_mcp.model import Event
 from csb_mcp.transports.http import problems
-from csb_mcp.transports.http.endpoint import cancelled, until_gone
+from csb_mcp.transports.http.endpoint import cancelled, unless_gone
+from csb_mcp.transports.http.reading import Gone
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,13 @@ async def taken(sending: Awaitable[None], scope: Scope) -> None:
 
 
 class EventStream(Response):
-    """``text/event-stream`` of what happens, until the client goes or we end."""
+    """``text/event-stream`` of what happens, until the client goes."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Event], closing: asyncio.Event) -> None:
+    def __init__(self, events: AsyncIterator[Event]) -> None:
         super().__init__()
         self._events = events
-        self._closing = closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -64,19 +64,14 @@ class EventStream(Response):
             await self._begin(send)
             await send({"type": "http.response.body", "body": b""})
             return
-        tasks = (
-            asyncio.ensure_future(self._pump(scope, send)),
-            asyncio.ensure_future(until_gone(receive)),
-            asyncio.ensure_future(self._closing.wait()),
-        )
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancelled(*tasks)
-        try:
-            await taken(send({"type": "http.response.body", "body": b""}), scope)
+            await unless_gone(self._pump(scope, send), receive)
+        except Gone:
+            return
         except TooSlow:
             log.info("a reader of events took none for %g s", SLOW)
+            return
+        await send({"type": "http.response.body", "body": b""})
 
     async def _begin(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})

@@ -50,7 +50,7 @@ async def _doctor(request: Request) -> Reply:
 
 
 async def _events(request: Request) -> Response:
-    return EventStream(request.service.events(_after(request)), request.closing)
+    return EventStream(request.service.events(_after(request)))
 
 
 def _after(request: Request) -> int | None:
