@@ -39,6 +39,11 @@ ROOMS = (
         (*LEAVES, "csb_mcp.decode"),
         ("anyio", "mcp", "mcp_types", "pydantic", "typing_extensions"),  # all of them the SDK's
     ),
+    Room(
+        "csb_mcp.transports.http",
+        (*LEAVES, "csb_mcp.decode"),
+        ("starlette", "typing_extensions", "uvicorn"),
+    ),
     # The composition root knows every class. Around it stands the command: what a bridge needs in
     # its few milliseconds (LIGHT) stays clear of all that is heavy.
     Room("csb_mcp.app", (*LEAVES, "csb_mcp.service", "csb_mcp.host", "csb_mcp.agents")),
@@ -189,6 +194,11 @@ def test_rooms_import_only_what_they_may() -> None:
         ("csb_mcp/transports/mcp/tools.py", "from csb_mcp.transports.http import app"),
         ("csb_mcp/transports/mcp/tools.py", "import starlette.routing"),
         ("csb_mcp/transports/http/app.py", "import mcp.server"),
+        (
+            "csb_mcp/transports/http/app.py",
+            "from csb_mcp.transports.mcp.server import build_server",
+        ),
+        ("csb_mcp/transports/http/app.py", "from csb_mcp.host import metrics"),
         ("csb_mcp/service/manager.py", "import importlib; importlib.import_module('x')"),
         ("csb_mcp/service/manager.py", "if TYPE_CHECKING:\n    from csb_mcp.app import App"),
         ("csb_mcp/cupboard/thing.py", "import os"),
@@ -215,6 +225,7 @@ def test_a_planted_violation_is_refused(tmp_path: Path, file: str, line: str) ->
         ("csb_mcp/host/terminal/tmux.py", "from csb_mcp.host import launchers"),
         ("csb_mcp/transports/mcp/tools.py", "from mcp.server.mcpserver import MCPServer"),
         ("csb_mcp/transports/mcp/tools.py", "from csb_mcp import __version__"),
+        ("csb_mcp/transports/http/app.py", "from starlette.applications import Starlette"),
         ("csb_mcp/app.py", "from csb_mcp.host.terminal.tmux import Tmux"),
     ],
 )

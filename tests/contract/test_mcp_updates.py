@@ -140,10 +140,10 @@ async def test_events_are_told_to_those_who_asked(
 ) -> None:
     async with subscriber(path, era, ["csb://sandboxes", WEB]) as client:
         await eventually(lambda: service.followers == 1)
-        service.happens("00000000", "created")
+        service.happen("created", "00000000")
         await client.told((LISTED, ""), (UPDATED, "csb://sandboxes"), (UPDATED, WEB))
         client.notices.clear()
-        service.happens("elsewhere", "warning")
+        service.happen("warning", "elsewhere")
         await client.told((UPDATED, "csb://sandboxes"))
         await client.quiet()
         assert (UPDATED, WEB) not in client.notices
@@ -168,7 +168,7 @@ async def test_an_end_is_told_for_every_view(path: Path, service: FakeService, e
     watched = [WEB, f"{WEB}/terminal", f"{WEB}/screen", f"{WEB}/log"]
     async with subscriber(path, era, watched) as client:
         await eventually(lambda: service.followers == 1)
-        service.happens("00000000", "stopped")
+        service.happen("stopped", "00000000")
         await client.told(*((UPDATED, uri) for uri in watched))
 
 
@@ -179,7 +179,7 @@ async def test_many_changes_are_few_notices(path: Path, service: FakeService, er
         await eventually(lambda: service.followers == service.watched == 1)
         began = time.monotonic()
         for _ in range(100):
-            service.happens("00000000", "warning")
+            service.happen("warning", "00000000")
             service.printed.beat()
             await asyncio.sleep(0.01)
         await eventually(lambda: time.monotonic() > began + 1.7)
@@ -199,7 +199,7 @@ async def test_who_left_off_is_told_no_more(
         await eventually(lambda: service.watched == 2)
         await client.unsubscribe(*watched)
         await eventually(lambda: service.watched == 0)
-        service.happens("00000000", "stopped")
+        service.happen("stopped", "00000000")
         await client.quiet()
         # A client of the handshake era hears of lists as long as it is there.
         assert updates.tasks == (era == "legacy")
@@ -212,8 +212,8 @@ async def test_a_client_that_is_gone_leaves_no_task(
     watched = [WEB, f"{WEB}/terminal", f"{WEB}/screen"]
     async with subscriber(path, era, watched):
         await eventually(lambda: service.watched == 2)
-        service.happens("00000000", "warning")
-        service.happens("00000000", "warning")
+        service.happen("warning", "00000000")
+        service.happen("warning", "00000000")
     await eventually(lambda: updates.tasks == service.watched == service.followers == 0)
 
 
@@ -242,7 +242,7 @@ async def test_what_does_not_exist_is_never_told_of(
 ) -> None:
     async with subscriber(path, era, ["test://else", "csb://sandbox/zz/terminal"]) as client:
         await eventually(lambda: service.followers == 1)
-        service.happens("zz", "warning")
+        service.happen("warning", "zz")
         await client.quiet()
         assert updates.tasks == 1
 
@@ -253,7 +253,7 @@ async def test_a_slow_client_is_told_each_thing_once(path: Path, service: FakeSe
         for _ in range(400):  # more answers than buffers hold, and none is read
             await client.peer.ask("tools/list")
         for _ in range(5):
-            service.happens("00000000", "warning")
+            service.happen("warning", "00000000")
             await asyncio.sleep(0.55)
         answers = 0
         while answers < 400:
