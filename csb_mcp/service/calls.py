@@ -12,6 +12,7 @@ from csb_mcp.service.events import Events
 from csb_mcp.service.registry import Live, Registry
 
 _ANSWER_SECONDS = 10.0  # for what needs no more than the terminal or the display
+TYPING_SECONDS = 45.0  # a thousand characters that no key has take ten seconds
 
 
 class Calls:
@@ -27,11 +28,11 @@ class Calls:
 
 
 @asynccontextmanager
-async def answering(live: Live) -> AsyncGenerator[None]:
+async def answering(live: Live, seconds: float = _ANSWER_SECONDS) -> AsyncGenerator[None]:
     """A deadline, with errors that name the sandbox; the sandbox is not idle meanwhile."""
     try:
         with live.busy():
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 yield
     except (TerminalFailed, DisplayFailed) as error:
         if not live.ending:
@@ -39,5 +40,5 @@ async def answering(live: Live) -> AsyncGenerator[None]:
         raise SandboxEnded("it ended meanwhile", sandbox=live.id) from error
     except TimeoutError as error:
         raise DeadlineExceeded(
-            f"it did not answer within {_ANSWER_SECONDS:g} s", sandbox=live.id
+            f"it did not answer within {seconds:g} s", sandbox=live.id
         ) from error

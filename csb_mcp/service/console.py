@@ -16,7 +16,7 @@ from csb_mcp.model import (
     TerminalView,
 )
 from csb_mcp.ports import Display
-from csb_mcp.service.calls import Calls, answering
+from csb_mcp.service.calls import TYPING_SECONDS, Calls, answering
 from csb_mcp.service.cursor import Cursor, parse_cursor
 
 _MAX_OUTPUT = 256 * 1024  # bytes of stdout, and of stderr, that one command may give back
@@ -38,7 +38,7 @@ class Console(Calls):
         if not text and not keys:
             raise InvalidInput("nothing to send: give text, keys or both", field="keys")
         live = self._registry.active(sandbox)
-        async with answering(live):
+        async with answering(live, TYPING_SECONDS):
             before = await live.terminal.rows(None)
             if target == "terminal":
                 await live.terminal.send(text, keys, paste=paste)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from csb_mcp.errors import InvalidInput
 from csb_mcp.model import Frame, Image, Point, Region, Sandbox, Screenshot
 from csb_mcp.ports import Display
-from csb_mcp.service.calls import Calls, answering
+from csb_mcp.service.calls import TYPING_SECONDS, Calls, answering
 from csb_mcp.service.cursor import View, frame_name, parse_frame
 
 _PIXELS_PER_TOKEN = 750  # what a vision model pays, by its maker's rule of thumb
@@ -81,7 +81,7 @@ class Desktop(Calls):
     async def type_text(self, sandbox: str, text: str) -> str:
         """See :class:`~csb_mcp.ports.SandboxService`."""
         live = self._registry.active(sandbox)
-        async with answering(live):
+        async with answering(live, TYPING_SECONDS):
             await live.need_display().type_text(text)
             return await _frame_now(live.need_display())
 

@@ -39,7 +39,7 @@ async def station(service: FakeService, short_dir: Path) -> AsyncIterator[Statio
     async with serving(service, short_dir / "s") as station, station.client() as client:
         await client.post("/api/sandboxes", json={"project_dir": "/p", "name": "web"})
         yield station
-    assert service.readers == 0
+    assert service.readers + service.followers == 0
 
 
 class EventReader:
@@ -79,7 +79,7 @@ async def test_events_as_they_happen(station: Station, service: FakeService) -> 
             "kind": "stopped",
             "data": {"why": "a\nb"},
         }
-    await eventually(lambda: service.readers == 0)
+    await eventually(lambda: service.readers + service.followers == 0)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ async def test_a_stream_that_breaks_says_why(station: Station, service: FakeServ
 
 async def test_a_live_log_from_backlog_to_end(station: Station, service: FakeService) -> None:
     async with station.live(LOG) as log:
-        await eventually(lambda: service.readers == 1)
+        await eventually(lambda: service.readers + service.followers == 1)
         service.print("é\x1b[1".encode())
         service.print(b"mbold\r")
         await log.send("nobody listens")
@@ -177,8 +177,8 @@ async def test_a_live_log_that_breaks_says_why(station: Station, service: FakeSe
 
 async def test_a_reader_that_leaves_is_let_go(station: Station, service: FakeService) -> None:
     async with station.live(LOG):
-        await eventually(lambda: service.readers == 1)
-    await eventually(lambda: service.readers == 0)
+        await eventually(lambda: service.readers + service.followers == 1)
+    await eventually(lambda: service.readers + service.followers == 0)
 
 
 async def test_a_slow_reader_is_cut_off_and_holds_up_nobody(
@@ -197,10 +197,12 @@ async def test_a_slow_reader_is_cut_off_and_holds_up_nobody(
             deaf.setblocking(False)
             deaf.connect(str(station.path))
             deaf.send(target.encode())
-            await eventually(lambda: service.readers == 1)
+            await eventually(lambda: service.readers + service.followers == 1)
             async with station.client() as client:
                 assert (await client.get("/healthz")).status_code == 200
-            await eventually(lambda: service.readers == 0 and station.server.count <= before)
+            await eventually(
+                lambda: service.readers + service.followers == 0 and station.server.count <= before
+            )
 
 
 async def test_closing_ends_calls_streams_and_logs(station: Station, service: FakeService) -> None:
@@ -211,7 +213,7 @@ async def test_closing_ends_calls_streams_and_logs(station: Station, service: Fa
     ):
         wait = asyncio.create_task(client.post("/api/wait", json=LONG))
         await service.waiting.wait()
-        await eventually(lambda: service.readers == 2)
+        await eventually(lambda: service.readers + service.followers == 2)
         await station.server.close()
         assert await EventReader(events).block() == []
         assert (await heard(log))[1:] == (1012, "the daemon is ending")
@@ -258,7 +260,7 @@ async def test_a_crowd_is_told_to_come_later(
         async with client.stream("GET", "/api/events"):
             busy = await client.get("/healthz")
             assert (busy.status_code, busy.json()["code"]) == (503, "busy")
-        await eventually(lambda: service.readers == 0)
+        await eventually(lambda: service.readers + service.followers == 0)
         assert (await client.get("/healthz")).status_code == 200
         monkeypatch.setattr(server, "MAX_CONNECTIONS", 0)
     async with station.client() as client:

@@ -9,7 +9,7 @@ import pytest
 from csb_mcp.app import App
 from csb_mcp.config import Settings
 from csb_mcp.errors import Conflict, SandboxEnded
-from csb_mcp.model import Exited, LogPart, Point, Sandbox, SandboxState, TerminalText
+from csb_mcp.model import CommandResult, Exited, LogPart, Point, Sandbox, SandboxState, TerminalText
 from tests.support.sandboxes import create, running_app, type_line, typed, until
 
 COUNT = "i=0; while :; do i=$((i+1)); echo $i >count.new; mv count.new count; sleep 0.02; done"
@@ -98,7 +98,8 @@ async def test_a_paused_sandbox_stays_so_over_a_restart(settings: Settings, proj
             ran = await second.service.run_command(
                 sandbox.id, "echo hi", timeout=9, cwd=None, stdin=None, background=False
             )
-            assert ran.stdout == "hi\n"  # pyright: ignore[reportAttributeAccessIssue]
+            assert isinstance(ran, CommandResult)
+            assert ran.stdout == "hi\n"
 
 
 async def test_its_end_ends_a_paused_wait(app: App, sandbox: Sandbox) -> None:

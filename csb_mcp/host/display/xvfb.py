@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csb_mcp.errors import DeadlineExceeded, DisplayFailed
+from csb_mcp.host.display.chords import chords_of_keys
 from csb_mcp.host.display.damage import Damage
 from csb_mcp.host.display.encode import encode
 from csb_mcp.host.display.framebuffer import Framebuffer
@@ -125,6 +126,11 @@ class XvfbDisplay:
     async def press(self, keys: Sequence[str]) -> None:
         """See Display."""
         await self._input.press(keys)
+
+    def check_keys(self, keys: Sequence[str]) -> None:
+        """See Display."""
+        if keys:
+            chords_of_keys(keys)
 
     async def type_text(self, text: str) -> None:
         """See Display."""
