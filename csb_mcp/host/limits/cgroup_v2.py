@@ -29,7 +29,7 @@ from csb_mcp.host.limits.files import (
     unable,
     write,
 )
-from csb_mcp.host.limits.tree import tree_usage
+from csb_mcp.host.metrics import tree_usage
 from csb_mcp.model import Sandbox, SandboxUsage
 
 REQUIRED = ("memory", "pids")
