@@ -493,6 +493,7 @@ async def test_processes_and_files_of_the_payload(short_dir: Path, user: User) -
         assert int(result.stdout) <= 65536
         assert "Too many open files" in result.stderr
         assert await this.out("ulimit -c") == "0"
+        assert await this.out("nice") == "5"
 
 
 async def test_stopped_and_going_on_where_there_is_no_freezer(short_dir: Path, user: User) -> None:

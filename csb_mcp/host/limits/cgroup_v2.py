@@ -151,7 +151,7 @@ class V2Enclosure:
     @property
     def payload_prefix(self) -> tuple[str, ...]:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        return entering(self._payload / "cgroup.procs")
+        return entering(self._payload / "cgroup.procs", payload=True)
 
     def set_limits(self, sandbox: Sandbox) -> None:
         """Write them, once the folder is made. Raises OSError."""

@@ -9,7 +9,7 @@ Nothing bounds processor time.
 
 from collections.abc import Mapping
 
-from csb_mcp.host.limits.files import NAME
+from csb_mcp.host.limits.files import NAME, NICER
 from csb_mcp.host.limits.tree import Stopper, relieve
 from csb_mcp.host.metrics import tree_usage
 from csb_mcp.model import Sandbox, SandboxUsage
@@ -20,7 +20,7 @@ ENFORCED_BY: Mapping[str, str] = {
     "pids": "rlimit of the payload",
 }
 # A limit that was inherited may be lower already: then it stays.
-_LIMIT = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
+_LIMIT = 'ulimit -d "$1" 2>/dev/null; shift; ' + NICER
 _NEARLY = 0.98  # of the processes: the limit does not count the few outside the payload
 
 
