@@ -22,11 +22,11 @@ from csb_mcp.host.limits.cgroup_v2 import V2Enclosure, V2Rung
 from csb_mcp.host.limits.files import NAME, Mount, members, mounts
 from csb_mcp.host.limits.ladder import HostLimiter
 from csb_mcp.host.limits.scope import ScopeRung
-from csb_mcp.host.limits.tree import tree_usage
 from csb_mcp.host.limits.unbounded import UnboundedEnclosure, UnboundedRung
-from csb_mcp.host.metrics import PsutilMeter
+from csb_mcp.host.metrics import PsutilMeter, tree_usage
 from csb_mcp.host.terminal.terminal import TmuxTerminal
 from csb_mcp.host.terminal.tmux import TmuxTerminals
+from csb_mcp.lib.processes import descendants
 from csb_mcp.model import Folders, Launch, Sandbox, SandboxSpec, SandboxState
 from csb_mcp.ports import Enclosure
 from tests.conftest import User
@@ -462,6 +462,22 @@ async def test_memory_of_each_process_where_there_is_no_cgroup(short_dir: Path, 
         assert await this.out(f'/usr/bin/python3 -c "{reserve}"') == "reserved"
 
 
+async def test_memory_of_all_together_where_there_is_no_cgroup(short_dir: Path, user: User) -> None:
+    enclosure = UnboundedRung().make(sandbox(user, memory=256 * MIB))
+    async with whole(enclosure, short_dir, user, memory=256 * MIB) as this:
+        hold = "b = bytearray(100 << 20); open('up', 'a').write('x'); import time; time.sleep(99)"
+        for size in (hold, hold, hold.replace("100", "150")):
+            this.type(f'/usr/bin/python3 -c "{size}" &\n')
+        up = short_dir / "project/up"
+        await until(lambda: up.exists() and len(up.read_bytes()) == 3)
+        assert enclosure.usage(this.process.pid).memory > 256 * MIB
+        assert enclosure.hits()["memory"] == 1
+        await until(lambda: _names(this.process.pid).count("python3") == 2)
+        assert enclosure.usage(this.process.pid).memory < 256 * MIB
+        assert await this.out("echo fine") == "fine"
+        assert enclosure.hits()["memory"] == 1
+
+
 async def test_processes_and_files_of_the_payload(short_dir: Path, user: User) -> None:
     enclosure = UnboundedRung().make(sandbox(user))
     async with whole(enclosure, short_dir, user, pids=60) as this:
@@ -477,6 +493,7 @@ async def test_processes_and_files_of_the_payload(short_dir: Path, user: User) -
         assert int(result.stdout) <= 65536
         assert "Too many open files" in result.stderr
         assert await this.out("ulimit -c") == "0"
+        assert await this.out("nice") == "5"
 
 
 async def test_stopped_and_going_on_where_there_is_no_freezer(short_dir: Path, user: User) -> None:
@@ -518,8 +535,6 @@ async def test_a_fork_bomb_is_stopped_too(short_dir: Path, user: User) -> None:
 
 
 def _below(pid: int) -> list[list[str]]:
-    from csb_mcp.lib.processes import descendants
-
     found: list[list[str]] = []
     for each in descendants(pid):
         with contextlib.suppress(OSError):
@@ -620,7 +635,7 @@ def test_a_systemd_run_that_bounds_nothing_is_not_chosen(
 async def test_without_any_hierarchy_the_truth_is_told(short_dir: Path, user: User) -> None:
     limiter = HostLimiter(settings_in(short_dir), found=[])
     enclosure = await limiter.make(sandbox(user))
-    assert enclosure.enforced_by["memory"] == "rlimit per process"
+    assert "per process" in enclosure.enforced_by["memory"]
     assert enclosure.enforced_by["cpus"] == "nothing"
     (problem,) = limiter.problems()
     assert not problem.fatal
@@ -655,7 +670,7 @@ def test_hits_of_a_tree_without_a_cgroup(user: User) -> None:
     usage = enclosure.usage(os.getpid())
     assert usage.memory > MIB
     assert usage.cpu_seconds > 0
-    assert enclosure.hits() == {"memory": 1, "pids": 1}
+    assert enclosure.hits() == {"memory": 0, "pids": 1}  # nobody here offers itself
 
 
 def test_the_host(tmp_path: Path) -> None:

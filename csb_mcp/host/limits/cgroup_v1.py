@@ -1,7 +1,7 @@
 """Limits by the hierarchies of cgroup v1, as root, or below folders that root gave us.
 
 A sandbox has a folder ``csb-mcp/ID`` in each; in the freezer's one more, ``payload``, whose
-``cgroup.procs`` belongs to the sandbox's uid: its pane enters by itself. All else stays root's, so
+``tasks`` belongs to the sandbox's uid: its pane enters by itself. All else stays root's, so
 a payload that took over its tmux can put processes of its own in or out of what pause freezes,
 and neither change a limit nor leave it.
 
@@ -31,12 +31,13 @@ from csb_mcp.host.limits.files import (
     unable,
     write,
 )
-from csb_mcp.host.limits.tree import tree_usage
+from csb_mcp.host.metrics import tree_usage
 from csb_mcp.model import Sandbox, SandboxUsage
 
 REQUIRED = ("memory", "pids", "cpuacct", "freezer")
 OPTIONAL = ("cpu", "blkio")
 SOURCE = "cgroup v1"
+ENTRANCE = "tasks"  # a thread that moves itself waits for no lock, as cgroup.procs makes it do
 FREEZE_SECONDS = 5.0
 REMOVE_SECONDS = 10.0
 _ROUND_SECONDS = 0.5
@@ -117,12 +118,12 @@ class V1Enclosure:
     @property
     def prefix(self) -> tuple[str, ...]:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        return entering(*(folder / "cgroup.procs" for folder in self.folders))
+        return entering(*(folder / ENTRANCE for folder in self.folders))
 
     @property
     def payload_prefix(self) -> tuple[str, ...]:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        return entering(self._payload / "cgroup.procs")
+        return entering(self._payload / ENTRANCE, payload=True)
 
     def set_limits(self, sandbox: Sandbox) -> None:
         """Write them, once the folders are made. Raises OSError."""
@@ -137,7 +138,7 @@ class V1Enclosure:
             write(below["cpu"] / "cpu.cfs_quota_us", str(quota))
         make_folder(self._payload)
         if sandbox.uid != os.geteuid():
-            os.chown(self._payload / "cgroup.procs", sandbox.uid, -1)
+            os.chown(self._payload / ENTRANCE, sandbox.uid, -1)
 
     def usage(self, root_pid: int) -> SandboxUsage:
         """See :class:`~csb_mcp.ports.Enclosure`."""

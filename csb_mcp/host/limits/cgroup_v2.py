@@ -29,7 +29,7 @@ from csb_mcp.host.limits.files import (
     unable,
     write,
 )
-from csb_mcp.host.limits.tree import tree_usage
+from csb_mcp.host.metrics import tree_usage
 from csb_mcp.model import Sandbox, SandboxUsage
 
 REQUIRED = ("memory", "pids")
@@ -151,7 +151,7 @@ class V2Enclosure:
     @property
     def payload_prefix(self) -> tuple[str, ...]:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        return entering(self._payload / "cgroup.procs")
+        return entering(self._payload / "cgroup.procs", payload=True)
 
     def set_limits(self, sandbox: Sandbox) -> None:
         """Write them, once the folder is made. Raises OSError."""

@@ -16,15 +16,19 @@ NAME = "csb-mcp"
 PAYLOAD = "payload"
 """Folder in a sandbox's own that pause freezes."""
 
-# $$ is the shell that becomes the program, so what it starts is inside from the first moment.
-_ENTER = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"'
+# 0 is the shell itself, which becomes the program: what that starts is inside from the beginning.
+_ENTER = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; '
+# Terminal and display of a sandbox, the daemon and the host's users go before its payload. By nice,
+# if it is there: sh has none of its own.
+NICER = 'command -v nice >/dev/null && set -- nice -n 5 "$@"; exec "$@"'
 _POLL_SECONDS = 0.002
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
 
-def entering(*procs: Path) -> tuple[str, ...]:
-    """Words that enter the cgroups with these ``cgroup.procs``, then become what follows."""
-    return ("/bin/sh", "-c", _ENTER, f"{NAME}-enter", *map(str, procs), "--")
+def entering(*files: Path, payload: bool = False) -> tuple[str, ...]:
+    """Words that enter the cgroups with these files, then become what follows."""
+    script = _ENTER + (NICER if payload else 'exec "$@"')
+    return ("/bin/sh", "-c", script, f"{NAME}-enter", *map(str, files), "--")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,64 +1,48 @@
-"""One process tree, measured and held still without a cgroup: by /proc and signals."""
+"""One process tree, relieved and held still without a cgroup: by /proc and signals."""
 
 import contextlib
-import os
 import signal
 import time
 from pathlib import Path
 
 from csb_mcp.errors import DeadlineExceeded
 from csb_mcp.host.limits.files import poll
-from csb_mcp.lib.processes import descendants, hold
-from csb_mcp.model import SandboxUsage
+from csb_mcp.lib.processes import descendants, hold, stat_fields
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+PAYLOAD_OOM_SCORE = 500  # as the helper sets it (helper.sh, become_payload)
 _STOP_SECONDS = 5.0
 _QUIET_SECONDS = 0.1
 # A process whose child of vfork is stopped waits for it in D, and runs no line of its own.
 _STILL = "TtZXD"
 
 
-def tree_usage(root_pid: int) -> SandboxUsage:
-    """Sums over a tree. Walks the tree itself, not all of /proc.
+def relieve(root_pid: int, limit: int) -> bool:
+    """Kill the greatest of a tree that takes more than ``limit`` bytes; whether one was killed.
 
-    Threads count, as they do for the limit. What a process waited for is in its own times and io,
-    so the sums go on growing when children end; a process that ends takes nothing with it.
+    Counted are proportional sets: what processes share counts once. As the kernel would, it spares
+    those that did not raise their ``oom_score_adj``: terminal, display and helper.
     """
-    tasks = memory = 0
-    cpu = 0.0
-    read, written = 0, 0
-    told = True
-    for pid in (root_pid, *descendants(root_pid)):
-        fields = _stat(pid)
-        if fields is None:
-            continue
-        cpu += sum(map(int, fields[11:15])) / _TICKS  # utime, stime, cutime, cstime
-        tasks += int(fields[17])
-        memory += int(fields[21]) * _PAGE
-        io = _io(pid)
-        told = told and io is not None
-        read, written = read + (io or (0, 0))[0], written + (io or (0, 0))[1]
-    return SandboxUsage(tasks, memory, cpu, read if told else None, written if told else None)
+    sizes = {pid: _proportional(pid) for pid in (root_pid, *descendants(root_pid))}
+    hogs = {pid: size for pid, size in sizes.items() if _offers_itself(pid)}
+    if sum(sizes.values()) <= limit or not hogs:
+        return False
+    _signal([max(hogs, key=lambda pid: hogs[pid])], signal.SIGKILL)
+    return True
 
 
-def _stat(pid: int) -> list[str] | None:
-    """Fields of proc(5), stat, from the third on."""
+def _proportional(pid: int) -> int:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:  # it has ended, or is of another user
+        return 0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
 
 
-def _io(pid: int) -> tuple[int, int] | None:
+def _offers_itself(pid: int) -> bool:
     try:
-        text = Path(f"/proc/{pid}/io").read_text()
-    except FileNotFoundError:
-        return 0, 0  # it has just ended
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text()) >= PAYLOAD_OOM_SCORE
     except OSError:
-        return None  # of another user
-    fields = dict(line.split(": ") for line in text.splitlines())
-    return int(fields["read_bytes"]), int(fields["write_bytes"])
+        return False
 
 
 class Stopper:
@@ -97,7 +81,7 @@ class Stopper:
 
         A shell must not see its child stop: it would take it for ^Z and prompt for the next line.
         """
-        found = {pid: _stat(pid) for pid in descendants(pane_pid)}
+        found = {pid: stat_fields(pid) for pid in descendants(pane_pid)}
         asked = signalled | self._had_stopped
         moving = {
             pid
@@ -136,7 +120,7 @@ class Stopper:
 
 
 def _state(pid: int) -> str:
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return fields[0] if fields else "X"
 
 

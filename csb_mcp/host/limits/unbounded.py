@@ -2,23 +2,25 @@
 
 Memory is bounded for each process of the payload by RLIMIT_DATA, which counts what is private and
 writable (setrlimit(2)), not the address space that V8 and others merely reserve. Their number is
-bounded by the launcher (``--pids``, RLIMIT_NPROC in a user namespace of the payload's own). Nothing
-bounds processor time, nor the sum of memory; the sum is watched, and seen in the hits.
+bounded by the launcher (``--pids``, RLIMIT_NPROC in a user namespace of the payload's own). Of the
+memory of all together each look at the usage takes care, so it may be exceeded between two looks.
+Nothing bounds processor time.
 """
 
 from collections.abc import Mapping
 
-from csb_mcp.host.limits.files import NAME
-from csb_mcp.host.limits.tree import Stopper, tree_usage
+from csb_mcp.host.limits.files import NAME, NICER
+from csb_mcp.host.limits.tree import Stopper, relieve
+from csb_mcp.host.metrics import tree_usage
 from csb_mcp.model import Sandbox, SandboxUsage
 
 ENFORCED_BY: Mapping[str, str] = {
-    "memory": "rlimit per process",
+    "memory": "rlimit per process; a look now and then at their sum",
     "cpus": "nothing",
     "pids": "rlimit of the payload",
 }
 # A limit that was inherited may be lower already: then it stays.
-_LIMIT = 'ulimit -d "$1" 2>/dev/null; shift; exec "$@"'
+_LIMIT = 'ulimit -d "$1" 2>/dev/null; shift; ' + NICER
 _NEARLY = 0.98  # of the processes: the limit does not count the few outside the payload
 
 
@@ -54,14 +56,15 @@ class UnboundedEnclosure:
         return ("/bin/sh", "-c", _LIMIT, f"{NAME}-limit", kibibytes)
 
     def usage(self, root_pid: int) -> SandboxUsage:
-        """See :class:`~csb_mcp.ports.Enclosure`. Counts a hit if the tree is at a limit."""
+        """See :class:`~csb_mcp.ports.Enclosure`. Kills the greatest process if it is too much."""
         found = tree_usage(root_pid)
-        self._hits["memory"] += found.memory > self._spec.memory
+        if found.memory > self._spec.memory:
+            self._hits["memory"] += relieve(root_pid, self._spec.memory)
         self._hits["pids"] += found.processes >= self._spec.pids * _NEARLY
         return found
 
     def hits(self) -> Mapping[str, int]:
-        """See :class:`~csb_mcp.ports.Enclosure`. Only what looks at the usage have seen."""
+        """See :class:`~csb_mcp.ports.Enclosure`. Only what looks at the usage have seen or done."""
         return dict(self._hits)
 
     async def freeze(self, root_pid: int) -> None:
