@@ -39,7 +39,7 @@ async def build(settings: Settings) -> App:
     bubblewrap = BubblewrapBackend(settings, launchers)
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
-        displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb)),
+        displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),
         terminals=TmuxTerminals(settings.tmux),
         limiter=HostLimiter(settings),
         keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),

@@ -21,6 +21,7 @@ from csb_mcp.host.display.xtest import Driver
 from csb_mcp.model import Geometry, Point
 
 _UNDO_PATIENCE = 30.0  # after an act that failed, for a server that is held to release the keys
+_LAST_PATIENCE = 0.2  # for the same when the display is closed
 _FOCUS = 0.03  # for the window manager to move the focus to where the pointer went
 _CLICK_GAP = 0.03  # two clicks at the same millisecond are one to Chromium
 _STEP, _STEP_TIME = 12, 0.004  # pixels and seconds of a drag's steps
@@ -99,10 +100,13 @@ class Input:
 
     async def close(self) -> None:
         """Stop waiting for a server that did not hear what was to be undone. Idempotent."""
-        for task in self._undoing:
+        if not self._undoing:
+            return
+        _, late = await asyncio.wait(self._undoing, timeout=_LAST_PATIENCE)
+        for task in late:
             task.cancel()
-        if self._undoing:
-            await asyncio.wait(self._undoing)
+        if late:
+            await asyncio.wait(late)
 
     def _check(self, at: Point, x: str, y: str) -> None:
         for name, value, size in (

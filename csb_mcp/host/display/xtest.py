@@ -6,7 +6,6 @@ Sources: XTEST Extension Protocol 2.2; X Window System Protocol, chapter 9 (keyb
 import asyncio
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -103,12 +102,15 @@ class Driver(Pinger):
         A connection that is simply closed loses what the server has not read yet, when the server
         cannot deliver an answer. So it is kept until the server closes it.
         """
-        with suppress(EOFError, OSError, TimeoutError):
+        try:
             async with asyncio.timeout(patience):
                 self._undo()
                 self._writer.write_eof()
                 await self._reader.readexactly(_LEFTOVER)
-        await self.close()
+        except (EOFError, OSError, TimeoutError):
+            pass
+        finally:
+            await self.close()
 
     @property
     def disturbed(self) -> bool:

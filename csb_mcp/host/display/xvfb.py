@@ -27,19 +27,27 @@ class XvfbDisplays:
     """Implements :class:`csb_mcp.ports.Displays`.
 
     ``launcher`` gives the absolute path of a launcher by its name; ``xvfb`` is where Xvfb was
-    found, None if it was not.
+    found, and ``manager`` the window manager (lwm), None if it was not.
     """
 
-    def __init__(self, launcher: Callable[[str], Path], xvfb: Path | None) -> None:
+    def __init__(
+        self, launcher: Callable[[str], Path], xvfb: Path | None, manager: Path | None
+    ) -> None:
         self._launcher = launcher
         self._xvfb = xvfb
+        self._manager = manager
 
     def problems(self) -> Sequence[Problem]:
-        """Xvfb is all that it needs beside the launcher."""
-        if self._xvfb:
-            return ()
-        repair = "apt install xvfb (Fedora: xorg-x11-server-Xvfb), or set xvfb to its path"
-        return (Problem("Xvfb", "a sandbox's display is an Xvfb, and there is none", repair),)
+        """Xvfb it needs; a window manager makes it better."""
+        found: list[Problem] = []
+        if not self._xvfb:
+            repair = "apt install xvfb (Fedora: xorg-x11-server-Xvfb), or set xvfb to its path"
+            why = "a sandbox's display is an Xvfb, and there is none"
+            found.append(Problem("Xvfb", why, repair))
+        if not self._manager:
+            why = "without a window manager, windows have no frame to move or close them by"
+            found.append(Problem("lwm", why, "apt install lwm", fatal=False))
+        return found
 
     async def prepare(self, folders: Folders, geometry: Geometry, *, gl: bool) -> Launch:
         """See Displays. Raises DisplayFailed if the runtime folder does not take them."""
