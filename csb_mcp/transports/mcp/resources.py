@@ -128,7 +128,7 @@ class Resources:
         page = sandboxes[start : start + _PAGE]
         found = [_described(view, sandbox) for sandbox in page for view in VIEWS]
         return ListResourcesResult(
-            resources=found if cursor else [_ALL, *found],
+            resources=found if cursor else [LISTED, *found],
             next_cursor=page[-1].id if start + _PAGE < len(sandboxes) else None,
         )
 
@@ -205,7 +205,7 @@ TEMPLATES = tuple(
     )
     for view in VIEWS
 )
-_ALL = Resource(
+LISTED = Resource(
     uri=SANDBOXES,
     name="sandboxes",
     title="Sandboxes",
@@ -213,3 +213,4 @@ _ALL = Resource(
     mime_type="application/json",
     annotations=_annotations(1.0),
 )
+"""The one resource whose address is always the same."""
