@@ -9,7 +9,7 @@ from typing import Protocol
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError
 from csb_mcp.lib.units import size_text
-from csb_mcp.model import HostUsage, Sandbox, SandboxState, SandboxUsage
+from csb_mcp.model import HostUsage, Sandbox, SandboxState
 from csb_mcp.ports import Meter
 from csb_mcp.service.history import History
 from csb_mcp.service.registry import Live, Registry
@@ -28,10 +28,6 @@ class Acts(Protocol):
 
     async def pause(self, sandbox_id: str) -> Sandbox:
         """Hold it still."""
-        ...
-
-    async def stop(self, sandbox_id: str, reason: str) -> Sandbox:
-        """End it."""
         ...
 
 
@@ -77,7 +73,7 @@ class Sampler:
                 live.history.add(usage)
                 processes += usage.processes
                 await self.check(live)
-                await self._hold(live, usage, host, wrote=wrote)
+                await self._keep_room(live, host, wrote=wrote)
             except CsbError as error:  # it is ending, say
                 _log.debug("sandbox %s was not looked at: %s", live.id, error)
             await asyncio.sleep(0)
@@ -96,13 +92,10 @@ class Sampler:
             await self._acts.warn(live.id, warning)
         return ", ".join(told) or None
 
-    async def _hold(self, live: Live, usage: SandboxUsage, host: HostUsage, *, wrote: bool) -> None:
-        """What no limit of the kernel's holds, we do."""
-        record = self._registry.find(live.id)
-        if usage.source == "processes" and usage.memory > record.spec.memory:
-            limit, used = size_text(record.spec.memory), usage.memory >> 20
-            await self._acts.stop(live.id, f"its memory passed the limit of {limit}: {used} MiB")
-        elif host.disk_free < self._reserve and wrote and record.state is SandboxState.RUNNING:
+    async def _keep_room(self, live: Live, host: HostUsage, *, wrote: bool) -> None:
+        """Pause who writes while the disk is nearly full: no limit of the kernel's is for that."""
+        running = self._registry.find(live.id).state is SandboxState.RUNNING
+        if host.disk_free < self._reserve and wrote and running:
             await self._acts.pause(live.id)
             await self._acts.warn(
                 live.id,

@@ -91,7 +91,7 @@ async def test_a_memory_hog_hits_its_limit(app: App, project: Path, other: Sandb
     if "cgroup" in record.limits.enforced_by["memory"]:
         await warned(app, victim, "limit memory (300M) was hit")
     else:  # the process was told that there is no more
-        assert record.limits.enforced_by["memory"] == "rlimit per process"
+        assert record.limits.enforced_by["memory"].startswith("rlimit per process")
         async with asyncio.timeout(20):
             while not any("MemoryError" in row for _, row in await screen(app, victim)):
                 await asyncio.sleep(0.1)
@@ -103,27 +103,15 @@ async def screen(app: App, sandbox: Sandbox) -> tuple[tuple[int, str], ...]:
     return (await app.service.read_terminal(sandbox.id, cursor=None, lines=None)).rows
 
 
-async def test_many_processes_that_together_pass_the_limit_end_the_sandbox(
+async def test_many_processes_that_together_take_too_much_are_ended(
     app: App, project: Path
 ) -> None:
     """What no limit of a single process holds is seen by the watch; a cgroup holds it anyway."""
     victim = await create(app, project, memory=400 * MEBIBYTE)
     part = "python3 -c 'a = bytearray(150 << 20); import time; time.sleep(60)'"
     await type_line(app.service, victim.id, f"for i in 1 2 3 4; do {part} & done; wait")
-    if "cgroup" in victim.limits.enforced_by["memory"]:
-        await warned(app, victim, "limit memory (400M) was hit")
-    else:
-        await warned(app, victim, "memory passed the limit of 400M")
-        assert (await app.service.get(victim.id)).state is SandboxState.STOPPED
-
-
-async def test_open_files_are_bounded(app: App, project: Path) -> None:
-    victim = await create(app, project)
-    result = await ran(app, victim, OPENER)
-    assert "Too many open files" in result.stdout, result
-    count = int(result.stdout.split()[2])
-    assert count < 66_000
-    assert victim.limits.enforced_by["files"] == "rlimit per process"
+    await warned(app, victim, "limit memory (400M) was hit")
+    assert (await ran(app, victim, "echo still here")).stdout == "still here\n"
 
 
 async def test_a_full_disk_pauses_who_may_have_filled_it(settings: Settings, project: Path) -> None:
