@@ -114,6 +114,15 @@ async def test_many_processes_that_together_take_too_much_are_ended(
     assert (await ran(app, victim, "echo still here")).stdout == "still here\n"
 
 
+async def test_open_files_are_bounded(app: App, project: Path) -> None:
+    victim = await create(app, project)
+    result = await ran(app, victim, OPENER)
+    assert "Too many open files" in result.stdout, result
+    count = int(result.stdout.split()[2])
+    assert count < 66_000
+    assert victim.limits.enforced_by["files"] == "rlimit per process"
+
+
 async def test_a_full_disk_pauses_who_may_have_filled_it(settings: Settings, project: Path) -> None:
     free = shutil.disk_usage(settings.state_dir).free
     async with running_app(replace(settings, disk_reserve=2 * free)) as app:
