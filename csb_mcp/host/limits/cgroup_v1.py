@@ -137,7 +137,8 @@ class V1Enclosure:
             write(below["memory"] / "memory.memsw.limit_in_bytes", str(spec.memory))
         write(below["pids"] / "pids.max", str(spec.pids))
         if "cpu" in below:
-            write(below["cpu"].parent / "cpu.shares", str(SHARES * CPUS))
+            with contextlib.suppress(PermissionError):  # root gave the folder and weighs it
+                write(below["cpu"].parent / "cpu.shares", str(SHARES * CPUS))
         if spec.cpus is not None and "cpu" in below:
             write(below["cpu"] / "cpu.cfs_period_us", str(CPU_PERIOD))
             quota = max(1000, int(spec.cpus * CPU_PERIOD))  # the kernel's least is 1 ms

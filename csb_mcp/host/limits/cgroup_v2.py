@@ -107,7 +107,7 @@ class V2Rung:
                 if not self._switch_on_in(folder, name):
                     break
         weight = self._ours / "cpu.weight"
-        if weight.exists():
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             write(weight, str(min(WEIGHT * CPUS, 10_000)))
 
     def _switch_on_in(self, folder: Path, controller: str) -> bool:
