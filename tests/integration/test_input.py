@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-import csb_mcp.host.launchers
 from csb_mcp.app import App
 from csb_mcp.config import load_settings
 from csb_mcp.errors import CsbError, DeadlineExceeded, DisplayFailed, InvalidInput
@@ -25,7 +24,14 @@ from csb_mcp.host.launchers import Launchers, find_tool
 from csb_mcp.lib.processes import descendants
 from csb_mcp.model import Geometry, Point
 from tests.conftest import User
-from tests.integration.test_display import Client, Running, connects, eventually, running
+from tests.integration.test_display import (
+    Client,
+    Running,
+    bare_launchers,
+    connects,
+    eventually,
+    running,
+)
 from tests.reaper import command_line
 from tests.support.desktop import Desktop, desktop
 
@@ -469,17 +475,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_a_display_works_without_a_window_manager(
-    short_dir: Path, user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find(name: str, configured: Path | None = None) -> Path | None:
-        return None if name == "lwm" else find_tool(name, configured)
-
-    monkeypatch.setattr(csb_mcp.host.launchers, "find_tool", find)
+async def test_a_display_works_without_a_window_manager(short_dir: Path, user: User) -> None:
     short_dir.chmod(0o755)
-    launchers = Launchers(short_dir / "launchers", load_settings(environ={"HOME": "/nowhere"}))
-    launchers.install()
-    displays = XvfbDisplays(launchers.path, find_tool("Xvfb"), None)
+    displays = XvfbDisplays(bare_launchers(short_dir / "launchers").path, find_tool("Xvfb"), None)
     (problem,) = displays.problems()
     assert (problem.what, problem.fatal) == ("lwm", False)
     async with running(displays, user) as screen:

@@ -17,7 +17,7 @@ import pytest
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import HostUnable
-from csb_mcp.host.limits.cgroup_v1 import V1Enclosure, V1Rung
+from csb_mcp.host.limits.cgroup_v1 import ENTRANCE, V1Enclosure, V1Rung
 from csb_mcp.host.limits.cgroup_v2 import V2Enclosure, V2Rung
 from csb_mcp.host.limits.files import NAME, Mount, members, mounts
 from csb_mcp.host.limits.ladder import HostLimiter
@@ -263,9 +263,9 @@ async def test_the_sandboxs_uid_can_neither_change_a_limit_nor_leave(in_cgroup: 
     places = [*folders, *(folder.parent for folder in folders)]
     places += [folder.parent.parent for folder in folders]
     payload = [folder / "payload" for folder in folders if (folder / "payload").is_dir()]
-    allowed = {folder / "cgroup.procs" for folder in payload}
+    allowed = {folder / ENTRANCE for folder in payload}
     if isinstance(enclosure, V2Enclosure):
-        allowed.add(enclosure.folder / "cgroup.procs")
+        allowed = {folder / "cgroup.procs" for folder in (*payload, enclosure.folder)}
     tried = 0
     for folder in [*places, *payload]:
         for path in folder.iterdir():
@@ -276,8 +276,9 @@ async def test_the_sandboxs_uid_can_neither_change_a_limit_nor_leave(in_cgroup: 
         assert not _may_write(folder, in_cgroup.user)
     assert tried > 10
     # What it may write leads nowhere but to the two folders of its own.
-    script = f"for up in {' '.join(str(folder) for folder in places[len(folders) :])}; do "
-    in_cgroup.start(script + "echo $$ >$up/cgroup.procs && touch left; done; touch tried; sleep 99")
+    up = " ".join(str(folder) for folder in places[len(folders) :])
+    enter = "echo 0 >$up/cgroup.procs && touch left; echo 0 >$up/tasks && touch left"
+    in_cgroup.start(f"for up in {up}; do {enter}; done; touch tried; sleep 99")
     await until((in_cgroup.folder / "tried").exists)
     assert not (in_cgroup.folder / "left").exists()
 

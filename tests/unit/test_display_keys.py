@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from csb_mcp.errors import InvalidInput
 from csb_mcp.host.display.chords import MAX_KEYS, MAX_TEXT, Chord, chords_of_keys, chords_of_text
-from csb_mcp.host.display.keymap import Keymap, runs
+from csb_mcp.host.display.keymap import Keymap, parse, runs
 from csb_mcp.host.display.keysyms import ALT, CONTROL, SHIFT, SUPER
 
 
@@ -80,7 +80,7 @@ def test_a_text_that_is_too_long_is_refused() -> None:
 
 def rows(*keysyms: tuple[int, ...]) -> Keymap:
     width = len(keysyms[0])
-    return Keymap.parse(width, b"".join(struct.pack(f"<{width}I", *row) for row in keysyms))
+    return parse(width, b"".join(struct.pack(f"<{width}I", *row) for row in keysyms))
 
 
 def test_a_keymap_says_which_key_and_whether_with_shift() -> None:
@@ -92,7 +92,7 @@ def test_a_keymap_says_which_key_and_whether_with_shift() -> None:
 
 @given(st.integers(0, 255), st.binary(max_size=9000))
 def test_any_reply_is_some_keymap(width: int, data: bytes) -> None:
-    keymap = Keymap.parse(width, data)
+    keymap = parse(width, data)
     for group in (0, 1):
         assert all(8 <= code <= 255 for code, _ in keymap.keys(group).values())
     assert all(8 <= code <= 255 for code in keymap.spare())

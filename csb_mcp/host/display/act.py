@@ -38,9 +38,9 @@ class Act:
 
     async def type(self, chords: Sequence[Chord]) -> None:
         """Strike all of them, whether the keymap has them or not."""
-        keymap = await self.driver.keymap()
-        caps, group = await self.driver.state()
-        keys = keymap.keys(group) if group < 2 else {}  # of further groups all is lent
+        keymap, caps, group = await self.driver.keyboard()
+        # Of further groups, which the reply does not tell, all is lent.
+        keys: Mapping[int, tuple[int, bool]] = keymap.keys(group) if group < 2 else {}
         lock = keys.get(CAPS_LOCK) if caps else None
         self._tap_key(lock)
         await self._strike_all(chords, keymap, keys)

@@ -6,8 +6,8 @@ than that a key may come out wrong.
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Self
 
 FIRST_KEYCODE, LAST_KEYCODE = 8, 255
 _PER_GROUP = 2  # columns: without and with Shift
@@ -18,21 +18,19 @@ class Keymap:
 
     def __init__(self, rows: Mapping[int, tuple[int, ...]]) -> None:
         self._rows = rows
-
-    @classmethod
-    def parse(cls, width: int, data: bytes) -> Self:
-        """Of ``width`` keysyms a row, from FIRST_KEYCODE on. What is cut short has no keysyms."""
-        row = struct.Struct(f"<{width}I")
-        whole = memoryview(data)[: len(data) // row.size * row.size] if width else b""
-        rows = row.iter_unpack(whole) if width else ()
-        return cls(dict(zip(range(FIRST_KEYCODE, LAST_KEYCODE + 1), rows, strict=False)))
+        self._keys: dict[int, Mapping[int, tuple[int, bool]]] = {}
 
     def row(self, keycode: int) -> tuple[int, ...]:
         """Its keysyms, as the server has them."""
         return self._rows.get(keycode, ())
 
-    def keys(self, group: int) -> dict[int, tuple[int, bool]]:
+    def keys(self, group: int) -> Mapping[int, tuple[int, bool]]:
         """Keysym to keycode, and whether Shift is held for it, in this group (0 or 1)."""
+        if group not in self._keys:
+            self._keys[group] = self._find_keys(group)
+        return self._keys[group]
+
+    def _find_keys(self, group: int) -> Mapping[int, tuple[int, bool]]:
         start = group * _PER_GROUP
         found: dict[int, tuple[int, bool]] = {}
         for keycode, row in self._rows.items():
@@ -52,6 +50,15 @@ class Keymap:
         the keycode, and go back a page (Chromium does) when it was to write a character.
         """
         return [code for code, row in self._rows.items() if not any(row)]
+
+
+@lru_cache(maxsize=4)  # reading one takes longer than asking for it, and it seldom changes
+def parse(width: int, data: bytes) -> Keymap:
+    """Of ``width`` keysyms a row, from FIRST_KEYCODE on. What is cut short has no keysyms."""
+    row = struct.Struct(f"<{width}I")
+    whole = memoryview(data)[: len(data) // row.size * row.size] if width else b""
+    rows = row.iter_unpack(whole) if width else ()
+    return Keymap(dict(zip(range(FIRST_KEYCODE, LAST_KEYCODE + 1), rows, strict=False)))
 
 
 def _is_character(keysym: int) -> bool:

@@ -38,6 +38,8 @@ SOURCE = "cgroup v2"
 FREEZE_SECONDS = 5.0
 REMOVE_SECONDS = 10.0
 CPU_PERIOD = 100_000  # microseconds
+WEIGHT = 100  # of one busy process; for all sandboxes together one for each processor, as in v1
+CPUS = os.cpu_count() or 1
 _DAEMON = f"{NAME}-daemon"
 _IO = re.compile(r"\b([rw])bytes=(\d+)")
 
@@ -104,6 +106,9 @@ class V2Rung:
             for folder in (self._parent, self._ours):
                 if not self._switch_on_in(folder, name):
                     break
+        weight = self._ours / "cpu.weight"
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            write(weight, str(min(WEIGHT * CPUS, 10_000)))
 
     def _switch_on_in(self, folder: Path, controller: str) -> bool:
         control = folder / "cgroup.subtree_control"
