@@ -633,6 +633,38 @@ def test_a_systemd_run_that_bounds_nothing_is_not_chosen(
     assert said in rung.said
 
 
+@pytest.mark.root
+async def test_what_a_scope_is_entered_by(user: User, short_dir: Path) -> None:
+    """With a stand-in that does of systemd-run what concerns us: systemd does not run here."""
+    (root,) = [mount.point for mount in mounts() if mount.version == 2]
+    program, made = short_dir / "systemd-run", root / f"{NAME}-{RUN}"
+    made.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        'while [ "$1" != -- ]; do case $1 in --unit=*) unit=${1#*=} ;; --slice=*) slice=${1#*=} ;; '
+        f"esac; shift; done; shift; mkdir -p {made}/$slice/$unit\n"
+        f'echo 0 >{made}/$slice/$unit/cgroup.procs; INVOCATION_ID=x exec "$@"\n'
+    )
+    program.chmod(0o755)
+    short_dir.chmod(0o755)
+    enclosure = ScopeRung(made, run=program).make(sandbox(user))
+    async with enclosed(enclosure, user, short_dir) as this:
+        this.start("env >environ; " + COUNT)
+        await this.counts()
+        assert members(enclosure.folder / "payload")
+        assert not {"XDG_RUNTIME_DIR", "INVOCATION_ID"} & {
+            line.partition("=")[0] for line in (short_dir / "environ").read_text().splitlines()
+        }
+        found = ScopeRung(made, run=program).find(sandbox(user))
+        assert found
+        await found.freeze(0)
+        await this.stands()
+        await found.remove()
+        assert not enclosure.folder.exists()
+    enclosure.folder.parent.rmdir()
+    made.rmdir()
+
+
 async def test_without_any_hierarchy_the_truth_is_told(short_dir: Path, user: User) -> None:
     limiter = HostLimiter(settings_in(short_dir), found=[])
     enclosure = await limiter.make(sandbox(user))

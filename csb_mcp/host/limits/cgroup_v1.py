@@ -187,9 +187,9 @@ class V1Enclosure:
             found["cpus"] = field(below["cpu"] / "cpu.stat", "nr_throttled")
         return found
 
-    async def freeze(self, root_pid: int) -> None:
+    async def freeze(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         if not self._payload.is_dir():
             raise HostUnable(f"{self._payload} is gone: nothing can be frozen")
         try:
@@ -205,9 +205,9 @@ class V1Enclosure:
         self._set_frozen(folder, "FROZEN")
         return self._gauges.read(folder / "freezer.state").strip() == "FROZEN"
 
-    async def thaw(self, root_pid: int) -> None:
+    async def thaw(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         self._set_frozen(self._payload, "THAWED")
 
     async def remove(self) -> None:

@@ -139,8 +139,6 @@ class V2Rung:
 class V2Enclosure:
     """See :class:`~csb_mcp.ports.Enclosure`. ``folder`` need not exist (any more)."""
 
-    source = SOURCE
-
     def __init__(self, folder: Path, sandbox: Sandbox, enforced: Mapping[str, str]) -> None:
         self.folder = folder
         self.enforced_by = enforced
@@ -211,9 +209,9 @@ class V2Enclosure:
             found["cpus"] = field(self.folder / "cpu.stat", "nr_throttled")
         return found
 
-    async def freeze(self, root_pid: int) -> None:
+    async def freeze(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         with unable("the payload cannot be frozen"):
             write(self._payload / "cgroup.freeze", "1")
         events = self._payload / "cgroup.events"
@@ -227,9 +225,9 @@ class V2Enclosure:
             await self.thaw(0)
             raise
 
-    async def thaw(self, root_pid: int) -> None:
+    async def thaw(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         with contextlib.suppress(OSError):  # gone: then nothing is frozen
             write(self._payload / "cgroup.freeze", "0")
 
@@ -249,7 +247,7 @@ class V2Enclosure:
                 write(self.folder / "cgroup.freeze", "1")
             kill_members((self.folder, self._payload))
         gone = remove_folder(self._payload) and remove_folder(self.folder)
-        if gone:
+        if gone and self.folder.parent.name == NAME:
             remove_folder(self.folder.parent)  # if it was the last
         return gone
 
