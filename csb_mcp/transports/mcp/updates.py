@@ -64,9 +64,10 @@ class Updates:
         self._following: asyncio.Task[None] | None = None
 
     @property
-    def tasks(self) -> int:
-        """How many run on behalf of subscribers."""
-        return len(self._watches) + (self._following is not None)
+    def active(self) -> int:
+        """How many tasks run on behalf of subscribers."""
+        watching = sum(not watch.task.done() for watch in self._watches.values())
+        return watching + (self._following is not None)
 
     async def publish(self, event: ServerEvent) -> None:
         """Tell all listeners at once."""
