@@ -45,6 +45,7 @@ async def test_a_whole_life_is_told(
         await type_line(app.service, sandbox, "echo seen")
         await client.told((UPDATED, f"{record}/terminal"), (UPDATED, f"{record}/log"))
         assert (UPDATED, f"{record}/screen") not in client.notices
+        await client.quiet(1.0, settle=1.0)  # once is enough
         await type_line(app.service, sandbox, "xterm -e 'sleep 30' &")
         await client.told((UPDATED, f"{record}/screen"))
         client.notices.clear()
@@ -65,7 +66,7 @@ async def test_watching_what_is_quiet_costs_next_to_nothing(
         client = Subscriber("modern", peer)
         await client.subscribe(*(f"csb://sandbox/{sandbox}/{part}" for part in ("log", "screen")))
         await app.service.read_terminal(sandbox, cursor=None, lines=None)
-        await client.quiet(2.0)
+        await client.quiet(0.1, settle=2.0)
         used, began = time.process_time(), time.monotonic()
         await client.quiet(3.0)
         share = (time.process_time() - used) / (time.monotonic() - began)

@@ -65,8 +65,10 @@ class Subscriber:
         while set(expected) - set(self.notices):
             self.keep(await self.peer.hear())
 
-    async def quiet(self, seconds: float = 0.05) -> None:
-        """Nothing comes meanwhile, nor before the answer to one more call."""
+    async def quiet(self, seconds: float = 0.05, settle: float = 0.0) -> None:
+        """Nothing comes for so long, nor before the answer to one more call."""
+        await asyncio.sleep(settle)
+        await self.said("tools/list")
         before = len(self.notices)
         await asyncio.sleep(seconds)
         await self.said("tools/list")
