@@ -21,7 +21,7 @@ from csb_mcp.transports.mcp.server import build_server
 from csb_mcp.transports.mcp.tools import TOOLSETS
 from csb_mcp.transports.mcp.untrusted import MAX_STREAM, MAX_TERMINAL
 from tests.contract.fake_service import PIXELS, FakeService
-from tests.support.mcp_client import in_process
+from tests.support.mcp_client import connection
 
 TOOLS = [
     *("create_sandbox", "list_sandboxes", "read_terminal", "send_keys", "wait", "run_command"),
@@ -79,7 +79,7 @@ def service() -> FakeService:
 @pytest.fixture(params=["legacy", "2026-07-28"])
 async def client(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Client]:
     """Connected, with one sandbox there."""
-    async with in_process(build_server(service), request.param) as client:
+    async with connection(build_server(service), request.param) as client:
         await client.call_tool("create_sandbox", {"project_dir": "/p"})
         yield client
 
