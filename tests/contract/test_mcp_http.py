@@ -42,7 +42,7 @@ async def url(service: FakeService, updates: Updates) -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp"
     server.should_exit = True
     await serving
-    assert (updates.active, service.followers, service.watched) == (0, 0, 0)
+    assert (updates.tasks, service.followers, service.watched) == (0, 0, 0)
 
 
 async def test_the_modern_era_listens(url: str, service: FakeService, updates: Updates) -> None:
@@ -53,7 +53,7 @@ async def test_the_modern_era_listens(url: str, service: FakeService, updates: U
             async with asyncio.timeout(20):
                 assert await anext(subscription) == ResourceUpdated(TERMINAL)
         # The client goes on; its stream, and what was watched for it, has ended.
-        await eventually(lambda: updates.active == service.watched == 0)
+        await eventually(lambda: updates.tasks == service.watched == 0)
         assert (await client.list_tools()).tools
 
 
@@ -70,7 +70,7 @@ async def test_the_handshake_era_subscribes(
         await eventually(lambda: service.watched == 1 and service.followers == 1)
         service.printed.beat()
         await eventually(lambda: any(isinstance(m, ResourceUpdatedNotification) for m in heard))
-    await eventually(lambda: updates.active == 0)
+    await eventually(lambda: updates.tasks == 0)
 
 
 async def subscribe(client: Client) -> None:

@@ -42,7 +42,7 @@ async def path(service: FakeService, updates: Updates, short_dir: Path) -> Async
     yield short_dir / "s"
     server.close()
     await connections.close()
-    assert (updates.active, service.followers, service.watched) == (0, 0, 0)
+    assert (updates.tasks, service.followers, service.watched) == (0, 0, 0)
 
 
 @asynccontextmanager
@@ -134,7 +134,7 @@ async def test_who_left_off_is_told_no_more(
         service.happens("00000000", "stopped")
         await client.quiet()
         # A client of the handshake era hears of lists as long as it is there.
-        assert updates.active == (era == "legacy")
+        assert updates.tasks == (era == "legacy")
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -146,7 +146,7 @@ async def test_a_client_that_is_gone_leaves_no_task(
         await eventually(lambda: service.watched == 2)
         service.happens("00000000", "warning")
         service.happens("00000000", "warning")
-    await eventually(lambda: updates.active == service.watched == service.followers == 0)
+    await eventually(lambda: updates.tasks == service.watched == service.followers == 0)
 
 
 async def test_one_source_serves_all(path: Path, service: FakeService, updates: Updates) -> None:
@@ -154,11 +154,11 @@ async def test_one_source_serves_all(path: Path, service: FakeService, updates: 
     async with subscriber(path, "legacy", watched) as old:
         async with subscriber(path, "modern", watched) as new:
             await eventually(lambda: service.watched == 1)
-            assert (service.followers, updates.active) == (1, 2)
+            assert (service.followers, updates.tasks) == (1, 2)
             service.printed.beat()
             for client in (old, new):
                 await client.told((UPDATED, watched[1]))
-        await eventually(lambda: (updates.active, service.watched) == (2, 1))
+        await eventually(lambda: (updates.tasks, service.watched) == (2, 1))
 
 
 async def test_nobody_there_costs_nothing(path: Path, service: FakeService) -> None:
@@ -176,7 +176,7 @@ async def test_what_does_not_exist_is_never_told_of(
         await eventually(lambda: service.followers == 1)
         service.happens("zz", "warning")
         await client.quiet()
-        assert updates.active == 1
+        assert updates.tasks == 1
 
 
 async def test_a_slow_client_is_told_each_thing_once(path: Path, service: FakeService) -> None:

@@ -54,8 +54,8 @@ async def test_a_whole_life_is_told(
         await app.service.delete(sandbox)
         await client.told((LISTED, ""))
         # Both watches have ended with the sandbox; who follows events stays with the client.
-        await eventually(lambda: updates.active == 1)
-    await eventually(lambda: updates.active == 0)
+        await eventually(lambda: updates.tasks == 1)
+    await eventually(lambda: updates.tasks == 0)
 
 
 async def test_watching_what_is_quiet_costs_next_to_nothing(

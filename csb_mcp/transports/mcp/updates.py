@@ -64,8 +64,8 @@ class Updates:
         self._following: asyncio.Task[None] | None = None
 
     @property
-    def active(self) -> int:
-        """How many tasks run on behalf of subscribers."""
+    def tasks(self) -> int:
+        """How many run on behalf of subscribers."""
         watching = sum(not watch.task.done() for watch in self._watches.values())
         return watching + (self._following is not None)
 
