@@ -65,11 +65,13 @@ class Subscriber:
         while set(expected) - set(self.notices):
             self.keep(await self.peer.hear())
 
-    async def quiet(self, seconds: float = 0.05, settle: float = 0.0) -> None:
-        """Nothing comes for so long, nor before the answer to one more call."""
-        await asyncio.sleep(settle)
-        await self.said("tools/list")
-        before = len(self.notices)
+    async def hear_for(self, seconds: float) -> None:
+        """Keep what comes within so long."""
         await asyncio.sleep(seconds)
         await self.said("tools/list")
-        assert self.notices[before:] == []
+
+    async def quiet(self) -> None:
+        """Nothing comes before the answer to one more call."""
+        before = len(self.notices)
+        await self.hear_for(0.05)
+        assert not self.notices[before:], self.notices[before:]
