@@ -68,7 +68,7 @@ SCHEMAS: Mapping[str, Json] = {
                 "description": "Each is [number, text]; numbers count from the terminal's start",
                 "items": {
                     "type": "array",
-                    "prefixItems": [INTEGER, STRING],
+                    "items": {"type": ["integer", "string"]},
                     "minItems": 2,
                     "maxItems": 2,
                 },
@@ -143,6 +143,22 @@ SCHEMAS: Mapping[str, Json] = {
     "Event": _object(
         {"sequence": INTEGER, "time": TIME, "sandbox": STRING, "kind": STRING, "data": _WORDS}
     ),
+    "ServerSentEvent": {
+        **_object(
+            {
+                "id": {**STRING, "description": "The sequence"},
+                "event": {**STRING, "description": "Not there; or problem, with the last"},
+                "data": {
+                    **STRING,
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/Event"},
+                    "description": "An Event, in JSON; or a Problem",
+                },
+            },
+            optional=("id", "event"),
+        ),
+        "description": "One of a stream",
+    },
     "Problem": {
         **_object(
             {
