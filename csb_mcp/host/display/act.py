@@ -39,8 +39,7 @@ class Act:
     async def type(self, chords: Sequence[Chord]) -> None:
         """Strike all of them, whether the keymap has them or not."""
         keymap, caps, group = await self.driver.keyboard()
-        # Of further groups, which the reply does not tell, all is lent.
-        keys: Mapping[int, tuple[int, bool]] = keymap.keys(group) if group < 2 else {}
+        keys = keymap.keys(group)
         lock = keys.get(CAPS_LOCK) if caps else None
         self._tap_key(lock)
         await self._strike_all(chords, keymap, keys)
@@ -79,6 +78,7 @@ class Act:
         self.driver.lend(keymap, keysyms)
         await self.done()
         await self.driver.caught_up()
+        await self.done()
         await asyncio.sleep(_SETTLE)
         await self.driver.caught_up()
         await self.done()
