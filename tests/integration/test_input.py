@@ -23,6 +23,7 @@ from csb_mcp.host.display.input import Input
 from csb_mcp.host.display.xvfb import XvfbDisplay, XvfbDisplays
 from csb_mcp.host.launchers import Launchers, find_tool
 from csb_mcp.lib.processes import descendants
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Folders, Geometry, Point
 from tests.conftest import User
 from tests.integration.test_display import (
@@ -226,7 +227,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 async def test_a_hostile_server_is_an_error_in_time(short_dir: Path, answer: bytes) -> None:
     with hostile(short_dir / "X0", answer):
-        hands = Input(short_dir, b"cookie", Geometry(640, 480))
+        hands = Input(short_dir, b"cookie", Geometry(640, 480), Pulse())
         for call in (hands.press(["é"]), hands.type_text(TEXT), drag(hands)):
             before = time.monotonic()
             with suppress(CsbError):  # zeros may pass for a server that did as it was told
