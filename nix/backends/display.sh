@@ -91,7 +91,7 @@ fi
 manage='n=0;
 while [ ! -S /tmp/.X11-unix/X0 ] && [ "$n" -lt 300 ]; do n=$((n + 1)); sleep 0.1; done;
 (ulimit -u 2) 2>/dev/null && ulimit -u 2 || ulimit -p 2 || exit; n=0;
-while [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" 2>/dev/null; sleep 0.5; done'
+while [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" >/dev/null 2>&1; sleep 0.5; done'
 manager=(/bin/sh -c "${manage//$'\n'/ }" "${CSB_LWM:-}")
 manager_args=(
   "${box[@]}" --dev /dev --size 65536 --tmpfs /tmp --dir /run

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
@@ -22,7 +23,8 @@ from csb_mcp.host.display.input import Input
 from csb_mcp.host.display.xvfb import XvfbDisplay, XvfbDisplays
 from csb_mcp.host.launchers import Launchers, find_tool
 from csb_mcp.lib.processes import descendants
-from csb_mcp.model import Geometry, Point
+from csb_mcp.lib.pulse import Pulse
+from csb_mcp.model import Folders, Geometry, Point
 from tests.conftest import User
 from tests.integration.test_display import (
     Client,
@@ -225,7 +227,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 async def test_a_hostile_server_is_an_error_in_time(short_dir: Path, answer: bytes) -> None:
     with hostile(short_dir / "X0", answer):
-        hands = Input(short_dir, b"cookie", Geometry(640, 480))
+        hands = Input(short_dir, b"cookie", Geometry(640, 480), Pulse())
         for call in (hands.press(["é"]), hands.type_text(TEXT), drag(hands)):
             before = time.monotonic()
             with suppress(CsbError):  # zeros may pass for a server that did as it was told
@@ -385,6 +387,17 @@ async def test_a_terminal_takes_any_script(app: App, project: Path) -> None:
         await eventually(lambda: (project / "typed").read_text() == expected, 20)
 
 
+async def test_another_layout_makes_no_difference(app: App, project: Path) -> None:
+    async with desktop(app, project) as made:
+        await managed(made)
+        await made.run("setxkbmap us,ru")
+        x, y = await xterm(made, "cat >typed")
+        await made.display.click(Point(x + 50, y + 50), button="left", count=1)
+        await made.display.press(["ISO_Next_Group"])
+        await made.display.type_text("Latin, жЖ, ё, 中\n")
+        await eventually(lambda: (project / "typed").read_text() == "Latin, жЖ, ё, 中\n", 20)
+
+
 async def test_windows_are_focused_moved_and_closed(app: App, project: Path) -> None:
     async with desktop(app, project) as made:
         await managed(made)
@@ -418,6 +431,18 @@ async def test_no_click_starts_a_program(app: App, project: Path) -> None:
 
 
 # The window manager beside the server
+
+
+async def test_the_launcher_shows_the_window_manager_too(screen: Running) -> None:
+    (screen.folders.runtime / "again").mkdir()
+    folders = Folders(screen.folders.runtime / "again", screen.folders.state)
+    launch = await screen.displays.prepare(folders, screen.geometry, gl=False)
+    run = subprocess.run([*launch.argv, "--print-args"], capture_output=True, text=True, check=True)
+    server, manager = run.stdout.split("\n\n")
+    assert "lwm" not in server
+    assert manager.splitlines()[-1].endswith("/lwm")
+    assert str(folders.framebuffer) in server
+    assert str(folders.framebuffer) not in manager
 
 
 def of_display(screen: Running, program: str) -> list[int]:

@@ -86,7 +86,8 @@ def rows(*keysyms: tuple[int, ...]) -> Keymap:
 def test_a_keymap_says_which_key_and_whether_with_shift() -> None:
     keymap = rows((0x61, 0x41, 0x6C6, 0x6E6), (0, 0, 0, 0), (0xFF61, 0xFF15, 0, 0))
     assert keymap.keys(0) == {0x61: (8, False), 0x41: (8, True), 0xFF61: (10, False)}
-    assert keymap.keys(1) == {0x6C6: (8, False), 0x6E6: (8, True)}
+    assert keymap.keys(1) == {0x6C6: (8, False), 0x6E6: (8, True), 0xFF61: (10, False)}
+    assert keymap.keys(2) == {0xFF61: (10, False)}
     assert keymap.spare() == [9]
 
 

@@ -18,6 +18,7 @@ from csb_mcp.host.display.act import PATIENCE, Act
 from csb_mcp.host.display.chords import Chord, chords_of_keys, chords_of_text
 from csb_mcp.host.display.x11 import Lost, NoServer
 from csb_mcp.host.display.xtest import Driver
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Geometry, Point
 
 _UNDO_PATIENCE = 30.0  # after an act that failed, for a server that is held to release the keys
@@ -33,12 +34,16 @@ _MAX_CLICKS, _MAX_NOTCHES, _MAX_POINTS = 3, 100, 100
 
 
 class Input:
-    """Drives the server whose socket is in ``folder``. One act at a time; the others wait."""
+    """Drives the server whose socket is in ``folder``. One act at a time; the others wait.
 
-    def __init__(self, folder: Path, cookie: bytes, geometry: Geometry) -> None:
+    ``drawn`` beats when something was drawn on the display.
+    """
+
+    def __init__(self, folder: Path, cookie: bytes, geometry: Geometry, drawn: Pulse) -> None:
         self._folder = folder
         self._cookie = cookie
         self._geometry = geometry
+        self._drawn = drawn
         self._lock = asyncio.Lock()
         self._focused = 0.0  # loop time from which on the focus is where the pointer is
         self._ending: set[asyncio.Task[None]] = set()  # connections that are being closed
@@ -140,7 +145,7 @@ class Input:
             try:
                 async with asyncio.timeout(PATIENCE) as deadline:
                     driver = await self._connected()
-                    yield Act(driver, deadline)
+                    yield Act(driver, deadline, self._drawn)
                 failed = False
             except TimeoutError as error:
                 raise DeadlineExceeded(

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import groupby
 
 FIRST_KEYCODE, LAST_KEYCODE = 8, 255
-_PER_GROUP = 2  # columns: without and with Shift
+_GROUPS, _PER_GROUP = 2, 2  # columns of a group: without and with Shift
 
 
 class Keymap:
@@ -25,12 +25,18 @@ class Keymap:
         return self._rows.get(keycode, ())
 
     def keys(self, group: int) -> Mapping[int, tuple[int, bool]]:
-        """Keysym to keycode, and whether Shift is held for it, in this group (0 or 1)."""
+        """Keysym to keycode, and whether Shift is held for it, in this group (0 to 3).
+
+        Of a group beyond the second, which the server does not tell this way, only keys that are
+        no characters: those are the same in all groups.
+        """
         if group not in self._keys:
-            self._keys[group] = self._find_keys(group)
+            common = self._find_keys(0).items()
+            found = {keysym: key for keysym, key in common if not _is_character(keysym)}
+            self._keys[group] = found | (self._find_keys(group) if group < _GROUPS else {})
         return self._keys[group]
 
-    def _find_keys(self, group: int) -> Mapping[int, tuple[int, bool]]:
+    def _find_keys(self, group: int) -> dict[int, tuple[int, bool]]:
         start = group * _PER_GROUP
         found: dict[int, tuple[int, bool]] = {}
         for keycode, row in self._rows.items():
