@@ -106,9 +106,8 @@ def report(parts: dict[str, Part], number: int) -> float:
     print(f"{'part':<18} {'processes':>9} {'MiB PSS':>8} {'CPU ms/s':>9}   (each of one sandbox)")
     for name, part in sorted(parts.items(), key=lambda item: -item[1].pss):
         cpu = part.ticks * TICK_MS / LOOK / number
-        print(
-            f"{name:<18} {part.processes / number:>9.1f} {part.pss / 1024 / number:>8.2f} {cpu:>9.3f}"
-        )
+        count, memory = part.processes / number, part.pss / 1024 / number
+        print(f"{name:<18} {count:>9.1f} {memory:>8.2f} {cpu:>9.3f}")
     whole = sum(part.pss for part in parts.values()) / 1024 / number
     count = sum(part.processes for part in parts.values()) / number
     cpu = sum(part.ticks for part in parts.values()) * TICK_MS / LOOK / number

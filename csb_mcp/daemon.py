@@ -24,6 +24,7 @@ from csb_mcp.transports.http.app import build_http_app
 from csb_mcp.transports.http.server import HttpServer
 from csb_mcp.transports.mcp.connections import Connections
 from csb_mcp.transports.mcp.http import StreamableHttp
+from csb_mcp.transports.mcp.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,9 @@ class _Daemon:
 
         ending = _end_signal()
         app: App = await build(self._settings)
-        connections = Connections(app.service, app.service.problems)
-        web = _web(app.service)
+        updates = Updates(app.service)  # one source of notices for both faces of MCP
+        connections = Connections(app.service, app.service.problems, updates)
+        web = _web(app.service, updates)
         try:
             await self._serve(app, connections, web, ending)
         finally:
@@ -173,9 +175,9 @@ class _Daemon:
         return f"nobody needed it for {patience:g} s"
 
 
-def _web(service: SandboxService) -> HttpServer:
+def _web(service: SandboxService, updates: Updates) -> HttpServer:
     """REST and all that is served beside it."""
-    mcp = StreamableHttp(service)
+    mcp = StreamableHttp(service, updates)
     return HttpServer(build_http_app(service, mounts=mcp.routes, lifespan=mcp.lifespan))
 
 

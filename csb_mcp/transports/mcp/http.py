@@ -8,6 +8,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.server import build_server
+from csb_mcp.transports.mcp.updates import Updates
 
 _MAX_SESSIONS = 256  # of clients that still begin with a handshake
 
@@ -17,11 +18,11 @@ class StreamableHttp:
 
     Clients of the handshake era get a session each, which notifications need; the modern one has
     none. On a Unix socket no browser can be tricked into coming here, and Host says nothing, so
-    neither it nor Origin is looked at: who serves this on TCP has to.
+    neither it nor Origin is looked at: who serves this on TCP has to. ``updates``: see Connections.
     """
 
-    def __init__(self, service: SandboxService) -> None:
-        self._server = build_server(service)
+    def __init__(self, service: SandboxService, updates: Updates | None = None) -> None:
+        self._server = build_server(service, updates=updates)
         app = self._server.streamable_http_app(
             max_sessions=_MAX_SESSIONS,
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
