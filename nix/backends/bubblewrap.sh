@@ -58,6 +58,7 @@ usage() {
     '  --tmp-size N          bytes of its /tmp (1 GiB), in memory' \
     '  --shm-size N          bytes of its /dev/shm (512 MiB), in memory' \
     '  --x11-dir DIR --xauthority FILE                a display: the folder of its socket, the key' \
+    '  --geometry WxH        size of that display, for programs that choose a window by it' \
     '  --exec-dir DIR --control FIFO --status FIFO    the daemon'\''s channel to the helper' \
     '  --messages FILE       where to complain, instead of stderr' \
     '  --print-args          show what would be run' \
@@ -67,7 +68,7 @@ usage() {
 parse() {
   shell='' home='' source='' environment='' network=none pids=1024 x11=''
   tmp_size=1073741824 shm_size=536870912 xauthority='' exec_dir=''
-  control='' status='' messages='' print='' project=$PWD
+  control='' status='' messages='' print='' geometry='' project=$PWD
   programs=() command=()
   local value
   while (($#)); do
@@ -94,6 +95,7 @@ parse() {
           --shm-size) shm_size=$value ;;
           --x11-dir) x11=$value ;;
           --xauthority) xauthority=$value ;;
+          --geometry) geometry=$value ;;
           --exec-dir) exec_dir=$value ;;
           --control) control=$value ;;
           --status) status=$value ;;
@@ -110,6 +112,8 @@ parse() {
   [[ $pids =~ ^[1-9][0-9]{0,6}$ ]] || die "--pids $pids is not a number"
   [[ $tmp_size =~ ^[1-9][0-9]{0,15}$ && $shm_size =~ ^[1-9][0-9]{0,15}$ ]] ||
     die '--tmp-size and --shm-size are numbers of bytes'
+  [[ -z $geometry || $geometry =~ ^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$ ]] ||
+    die "--geometry $geometry is not WIDTHxHEIGHT"
   [[ -z $home || -d $home ]] || die "--home $home is not a folder"
   [[ -z $control || (-p $control && -p $status && -d $exec_dir) ]] ||
     die '--control, --status and --exec-dir go together'
@@ -229,6 +233,7 @@ own_args() {
     [[ -z $CSB_CHROMIUM ]] || chromium_args
     args+=(--ro-bind "$x11" /tmp/.X11-unix --ro-bind "$xauthority" /run/csb/Xauthority
       --setenv DISPLAY :0 --setenv XAUTHORITY /run/csb/Xauthority)
+    [[ -z $geometry ]] || args+=(--setenv CSB_GEOMETRY "$geometry")
   fi
   [[ -z $exec_dir ]] || args+=(--ro-bind "$exec_dir" /run/csb/exec)
   if [[ -n $environment ]]; then

@@ -10,6 +10,9 @@
 flags=(--no-sandbox --disable-gpu --no-first-run --no-default-browser-check --password-store=basic
   --disable-background-networking --disable-component-update --disable-sync
   '--window-position=0,0') # where no window manager places it; a later flag of the caller's wins
+# As large as the display lets it be with the window manager's bar and borders all to be seen.
+[[ ! ${CSB_GEOMETRY:-} =~ ^([1-9][0-9]+)x([1-9][0-9]+)$ ]] || flags+=(
+  "--window-size=$((BASH_REMATCH[1] - 12)),$((BASH_REMATCH[2] - 40))")
 profile="--user-data-dir=/tmp/chromium-$$" # two processes on one profile break each other
 for argument in "$@"; do
   [[ $argument != --user-data-dir* ]] || profile=

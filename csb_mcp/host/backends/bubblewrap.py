@@ -164,6 +164,7 @@ class BubblewrapBackend:
             "tmp-size": tmp,
             "shm-size": shm,
             "x11-dir": folders.x11,
+            "geometry": spec.geometry,
             "xauthority": folders.xauthority,
             "exec-dir": folders.exec,
             "control": folders.control,
