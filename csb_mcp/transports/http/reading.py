@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from csb_mcp.decode.schemas import Arguments
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line
 from csb_mcp.transports.http.problems import Refused

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from csb_mcp import errors
-from csb_mcp.decode.schemas import Arguments
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.errors import CsbError
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.http.problems import status_of
