@@ -137,6 +137,7 @@ def failures(recorder: ScenarioRecorder) -> Iterator[str]:
                 yield f"{check.name}: {what}: {check.failure_info.failure!s:.300}"
 
 
+@pytest.mark.timeout(300)  # half a minute where nothing else runs
 def test_no_call_gives_what_is_not_documented(asgi_thread: None) -> None:
     """Nor a 500; and what the schema refuses is refused, what it allows is not."""
     found, calls = findings(build_http_app(AnyService()))
