@@ -21,6 +21,7 @@ from csb_mcp.model import (
     TerminalText,
     TerminalView,
 )
+from csb_mcp.transports.http import reading, server
 from csb_mcp.transports.http.app import all_routes
 from csb_mcp.transports.http.problems import TITLES, status_of
 from csb_mcp.transports.http.reading import MAX_BODY
@@ -312,6 +313,24 @@ async def test_http_itself_is_refused_in_the_one_shape(client: httpx2.AsyncClien
             yield b" " * (MAX_BODY // 32)
 
     refused(await client.post("/api/wait", content=chunks()), 413, "content_too_large")
+
+
+async def test_a_body_has_a_deadline(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BODY_SECONDS", 0.05)
+    request = b"POST /api/wait HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
+    head, _, content = (await station.raw(request)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(content)["code"] == "request_timeout"
+
+
+async def test_a_client_that_says_nothing_is_let_go(
+    service: FakeService, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE", 0.05)
+    async with serving(service, short_dir / "s") as station:
+        assert await station.raw() == b""
+        answered = await station.raw(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_what_is_no_http_is_refused_in_the_one_shape(station: Station) -> None:

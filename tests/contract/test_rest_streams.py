@@ -22,6 +22,7 @@ from csb_mcp.lib.text import plain_text
 from csb_mcp.transports.http import guard, server, streams
 from csb_mcp.transports.http.plain import PlainText, whole
 from csb_mcp.transports.mcp.http import StreamableHttp
+from tests.conftest import User
 from tests.contract.fake_service import FakeService
 from tests.support.rest import DEADLINE, Station, eventually, heard, serving
 
@@ -260,6 +261,24 @@ async def test_strangers_are_turned_away(station: Station, monkeypatch: pytest.M
         answer = await station.raw(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     assert answer == b""
     assert station.server.count <= 1  # the fixture's own
+
+
+@pytest.mark.root
+async def test_another_uid_gets_no_byte(station: Station, user: User, short_dir: Path) -> None:
+    """Were the folder open to all, the kernel would still say who comes."""
+    short_dir.chmod(0o755)
+    station.path.chmod(0o777)
+    script = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        "try: s.send(b'GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n'); print(s.recv(99))\n"
+        "except OSError: print(b'')"
+    )
+    command = ["/usr/bin/python3", "-c", script, str(station.path)]
+    for argv, answered in ((user.command(*command), False), (command, True)):
+        process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+        printed, _ = await process.communicate()
+        assert (printed.startswith(b"b'HTTP/1.1 200")) is answered, printed
+        assert answered or printed == b"b''\n"
 
 
 async def test_a_crowd_is_told_to_come_later(

@@ -5,7 +5,8 @@ from http import HTTPStatus
 from typing import Any
 
 from csb_mcp import __version__
-from csb_mcp.decode.schemas import REFERENCE, Arguments
+from csb_mcp.decode.schemas import REFERENCE
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.transports.http import problems
 from csb_mcp.transports.http.answers import SCHEMAS
 from csb_mcp.transports.http.route import Answer, Route, reference

@@ -45,6 +45,7 @@ TITLES: Mapping[str, str] = {
     "store_unusable": "The state on disk cannot be read",
     "no_such_route": "Nothing answers at this path",
     "method_not_allowed": "This path does not take this method",
+    "request_timeout": "The body did not come in time",
     "upgrade_required": "This path speaks WebSocket only",
     "content_too_large": "The body is too large",
     "unsupported_media_type": "The body is not application/json",

@@ -1,5 +1,6 @@
 """From the bytes of a request to the arguments of a call; what they mean is decode's matter."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,12 +10,13 @@ from urllib.parse import parse_qsl
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from csb_mcp.decode.schemas import Arguments
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line
 from csb_mcp.transports.http.problems import Refused
 
 MAX_BODY = 1024 * 1024
+BODY_SECONDS = 30.0  # for all of it to come
 _MAX_FIELDS = 64
 _NO_ARGUMENTS = Arguments({})
 
@@ -62,7 +64,16 @@ async def body(headers: Headers, receive: Receive, known: Arguments | None) -> d
 
     Raises Refused, InvalidInput, Gone.
     """
-    raw = await _bytes(headers, receive)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await _bytes(headers, receive)
+    except TimeoutError:
+        raise Refused(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "request_timeout",
+            f"the body did not come within {BODY_SECONDS:g} s",
+            headers={"connection": "close"},
+        ) from None
     if not raw:
         return {}
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -50,6 +50,7 @@ argument that is wrong, `choices` what would have been valid, `sandbox` and `sta
 _HTTP_ONLY = {
     "no_such_route": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "content_too_large": 413,
     "unsupported_media_type": 415,
     "upgrade_required": 426,

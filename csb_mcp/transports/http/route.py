@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from csb_mcp import errors
-from csb_mcp.decode.schemas import Arguments
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.errors import CsbError
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.http.problems import status_of
@@ -21,7 +21,11 @@ from csb_mcp.transports.http.problems import status_of
 Json = dict[str, Any]
 
 _ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
-_WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+_WITH_BODY = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
 _NAMED = (errors.NotFound, errors.Ambiguous, errors.DeadlineExceeded)
 
 

@@ -121,6 +121,10 @@ class _Protocol(H11Protocol):
         # For an answer that nobody takes: closing would wait until it is taken.
         self.app_state = {**self.app_state, "abort": transport.abort}
         super().connection_made(transport)
+        # uvicorn has a deadline after each answer only; the first request gets the same.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     @override
     def data_received(self, data: bytes) -> None:

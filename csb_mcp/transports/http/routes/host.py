@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from csb_mcp import __version__, decode, errors
 from csb_mcp.decode import answers
-from csb_mcp.decode.schemas import Arguments
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.decode.values import between, named
 from csb_mcp.errors import InvalidInput
 from csb_mcp.transports.http import prometheus

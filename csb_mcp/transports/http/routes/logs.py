@@ -3,7 +3,8 @@
 from http import HTTPStatus
 
 from csb_mcp import decode
-from csb_mcp.decode.schemas import READ_LOG, Arguments
+from csb_mcp.decode.schemas import READ_LOG
+from csb_mcp.decode.shapes import Arguments
 from csb_mcp.decode.values import named, truth
 from csb_mcp.lib.text import plain_text
 from csb_mcp.transports.http.answers import BOOLEAN, INTEGER, STRING
