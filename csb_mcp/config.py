@@ -56,6 +56,11 @@ class Settings:
         return self.runtime_dir / "daemon" / "mcp.sock"
 
     @property
+    def http_socket(self) -> Path:
+        """Where the daemon answers HTTP."""
+        return self.runtime_dir / "daemon" / "http.sock"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the one daemon of this state folder."""
         return self.state_dir / "daemon.lock"
