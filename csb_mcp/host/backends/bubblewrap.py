@@ -14,6 +14,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, HelperFailed, HostUnable, InvalidInput
 from csb_mcp.host.backends.channel import Channel
 from csb_mcp.host.backends.helper import SandboxHelper
+from csb_mcp.host.gates import closed_gates
 from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
 from csb_mcp.lib.processes import ProcessHandle, children
@@ -25,26 +26,6 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # What a shell inside could not be given: it keeps these to itself, or would stumble over them.
 _NOT_SETTABLE = {"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "IFS"}
 _MESSAGE_BYTES = 2000
-_GATES = (
-    (
-        Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-        "1",
-        "AppArmor lets only listed programs make user namespaces",
-        "load AppArmor's profile bwrap-userns-restrict (package apparmor-profiles)",
-    ),
-    (
-        Path("/proc/sys/user/max_user_namespaces"),
-        "0",
-        "user namespaces are switched off",
-        "sysctl -w user.max_user_namespaces=10000",
-    ),
-    (
-        Path("/proc/sys/kernel/unprivileged_userns_clone"),
-        "0",
-        "only root may make user namespaces",
-        "sysctl -w kernel.unprivileged_userns_clone=1",
-    ),
-)
 
 
 def protected_paths() -> tuple[str, ...]:
@@ -201,12 +182,8 @@ class BubblewrapBackend:
 
 
 def _diagnosis(said: str) -> Problem:
-    for path, bad, why, repair in _GATES:
-        try:
-            if path.read_text().strip() == bad:
-                return Problem("user namespaces", why, repair)
-        except OSError:
-            continue  # this kernel has no such switch
+    if closed := next(closed_gates(), None):
+        return closed
     if "disable-userns" in said:
         return Problem(
             "bwrap", "it is too old for --disable-userns", "install bubblewrap 0.8 or newer"

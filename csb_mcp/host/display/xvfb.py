@@ -10,6 +10,7 @@ from csb_mcp.host.display.damage import Damage
 from csb_mcp.host.display.encode import encode
 from csb_mcp.host.display.framebuffer import Framebuffer
 from csb_mcp.host.display.stillness import Stillness
+from csb_mcp.host.distribution import here
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.lib.safe_open import read_regular
 from csb_mcp.lib.xauth import new_cookie, pack_wild, unpack_wild
@@ -36,7 +37,7 @@ class XvfbDisplays:
         """Xvfb is all that it needs beside the launcher."""
         if self._xvfb:
             return ()
-        repair = "apt install xvfb (Fedora: xorg-x11-server-Xvfb), or set xvfb to its path"
+        repair = f"{here().install('Xvfb')}; or set xvfb to its path"
         return (Problem("Xvfb", "a sandbox's display is an Xvfb, and there is none", repair),)
 
     async def prepare(self, folders: Folders, geometry: Geometry, *, gl: bool) -> Launch:
