@@ -21,7 +21,10 @@ from csb_mcp.lib.processes import default_signals
 from csb_mcp.model import Problem
 from csb_mcp.places import daemon_log, holder, prepare, try_lock
 from csb_mcp.ports import SandboxService
+from csb_mcp.transports.http.app import build_http_app
+from csb_mcp.transports.http.server import HttpServer
 from csb_mcp.transports.mcp.connections import Connections
+from csb_mcp.transports.mcp.http import StreamableHttp
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ def _log_to(path: Path | None) -> None:
     )
     # The SDK tells each refused call, with arguments that are the client's matter.
     logging.getLogger("mcp").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # and uvicorn each connection
 
 
 class _Daemon:
@@ -129,39 +133,55 @@ class _Daemon:
         ending = _end_signal()
         app: App = await build(self._settings)
         connections = Connections(app.service, app.problems)
+        web = _web(app.service)
         try:
-            await self._serve(app, connections, ending)
+            await self._serve(app, connections, web, ending)
         finally:
             await _bounded("connections", connections.close())
+            await _bounded("HTTP", web.close())
             await _bounded("service", app.close())
         log.info("ended")
 
-    async def _serve(self, app: App, connections: Connections, ending: asyncio.Future[str]) -> None:
-        path = self._settings.mcp_socket
-        server = await connections.listen(_listener(path))
-        log.info("csb-mcp %s, pid %s, serves %s", __version__, os.getpid(), path)
+    async def _serve(
+        self, app: App, connections: Connections, web: HttpServer, ending: asyncio.Future[str]
+    ) -> None:
+        paths = (self._settings.http_socket, self._settings.mcp_socket)
+        # The bridge waits for mcp.sock: once it is there, all is.
+        await web.start(_listener(paths[0]))
+        server = await connections.listen(_listener(paths[1]))
+        log.info("csb-mcp %s, pid %s, serves %s and %s", __version__, os.getpid(), *paths)
         waits: set[asyncio.Future[str]] = {ending}
         if self._auto:
-            waits.add(asyncio.ensure_future(self._quiet(app.service, connections)))
+            waits.add(asyncio.ensure_future(self._quiet(app.service, connections, web)))
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             log.info("ending: %s", done.pop().result())
         finally:
             server.close()
-            path.unlink(missing_ok=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
             for task in waits:
                 task.cancel()
 
-    async def _quiet(self, service: SandboxService, connections: Connections) -> str:
+    async def _quiet(
+        self, service: SandboxService, connections: Connections, web: HttpServer
+    ) -> str:
         """Return after ``idle_exit`` seconds without sandboxes and clients."""
         loop = asyncio.get_running_loop()
         patience = self._settings.idle_exit
         since = loop.time()
         while loop.time() - since < patience:
             await asyncio.sleep(min(patience / 4, 15.0))
-            if connections.count or not all(s.state.ended for s in await service.list()):
+            clients = connections.count + web.count
+            if clients or not all(s.state.ended for s in await service.list()):
                 since = loop.time()
         return f"nobody needed it for {patience:g} s"
+
+
+def _web(service: SandboxService) -> HttpServer:
+    """REST and all that is served beside it."""
+    mcp = StreamableHttp(service)
+    return HttpServer(build_http_app(service, mounts=mcp.routes, lifespan=mcp.lifespan))
 
 
 def _listener(path: Path) -> socket.socket:
@@ -169,6 +189,7 @@ def _listener(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
+    path.chmod(0o600)
     return listener
 
 

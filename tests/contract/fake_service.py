@@ -1,4 +1,4 @@
-"""A service in memory, for tests of how the MCP face translates.
+"""A service in memory, for tests of how the faces translate.
 
 What it translates to is tested elsewhere, on real sandboxes.
 """
@@ -6,13 +6,12 @@ What it translates to is tested elsewhere, on real sandboxes.
 import asyncio
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CreateFailed, NotFound
+from csb_mcp.errors import CreateFailed, NotFound, SandboxEnded
 from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
@@ -22,10 +21,13 @@ from csb_mcp.model import (
     Image,
     KeysSent,
     Limits,
+    LogPart,
     Match,
     Metrics,
+    Point,
     Problem,
     Region,
+    Sample,
     Sandbox,
     SandboxSpec,
     SandboxState,
@@ -51,6 +53,33 @@ class FakeService:
         self.error: Exception | None = None
         self.waits_cancelled = 0
         self.waiting = asyncio.Event()
+        self.log = b"one\r\n\x1b[31mtwo\x1b[0m\r\n"
+        self.log_start = 0  # what lies before it is no longer kept
+        self.happened: list[Event] = []
+        self.readers = 0
+        self._news = asyncio.Condition()
+
+    async def print(self, data: bytes) -> None:
+        """Add to the log that all sandboxes share; who follows it is woken."""
+        self.log += data
+        await self.wake()
+
+    async def happen(self, kind: str, sandbox: str = "x", **data: str) -> None:
+        """Something happens."""
+        event = Event(
+            sequence=len(self.happened) + 1,
+            time=1_700_000_000.5,
+            sandbox=sandbox,
+            kind=kind,
+            data=data,
+        )
+        self.happened.append(event)
+        await self.wake()
+
+    async def wake(self) -> None:
+        """Let all followers look again."""
+        async with self._news:
+            self._news.notify_all()
 
     def _called(self, name: str, **arguments: object) -> None:
         self.calls.append(name)
@@ -89,6 +118,21 @@ class FakeService:
     async def get(self, sandbox: str) -> Sandbox:
         return self._find(sandbox)
 
+    async def pause(self, sandbox: str) -> Sandbox:
+        self._called("pause")
+        return self._set_state(sandbox, SandboxState.PAUSED)
+
+    async def resume(self, sandbox: str) -> Sandbox:
+        self._called("resume")
+        return self._set_state(sandbox, SandboxState.RUNNING)
+
+    def _set_state(self, sandbox: str, state: SandboxState) -> Sandbox:
+        record = self._find(sandbox)
+        if record.state.ended:
+            raise SandboxEnded(f"it is {record.state}", sandbox=record.id)
+        self.sandboxes[record.id] = replace(record, state=state)
+        return self.sandboxes[record.id]
+
     async def stop(self, sandbox: str) -> Sandbox:
         self._called("stop")
         record = replace(
@@ -99,6 +143,7 @@ class FakeService:
             exit_status=143,
         )
         self.sandboxes[record.id] = record
+        await self.wake()
         return record
 
     async def delete(self, sandbox: str) -> Sandbox:
@@ -112,12 +157,65 @@ class FakeService:
         self._find(sandbox)
         return KeysSent((*([text] if text else []), *keys), "ab.1")
 
+    async def click(
+        self, sandbox: str, at: Point, *, button: str, count: int, frame: str | None
+    ) -> str:
+        self._called("click", at=at, button=button, count=count, frame=frame)
+        return self._touched(sandbox)
+
+    async def drag(
+        self, sandbox: str, path: Sequence[Point], *, button: str, frame: str | None
+    ) -> str:
+        self._called("drag", path=path, button=button, frame=frame)
+        return self._touched(sandbox)
+
+    async def scroll(self, sandbox: str, at: Point, dx: int, dy: int, *, frame: str | None) -> str:
+        self._called("scroll", at=at, dx=dx, dy=dy, frame=frame)
+        return self._touched(sandbox)
+
+    async def type_text(self, sandbox: str, text: str) -> str:
+        self._called("type_text", text=text)
+        return self._touched(sandbox)
+
+    def _touched(self, sandbox: str) -> str:
+        self._find(sandbox)
+        return "e-2"
+
     async def read_terminal(
         self, sandbox: str, *, cursor: str | None, lines: int | None
     ) -> TerminalView:
         self._called("read_terminal", cursor=cursor, lines=lines)
         self._find(sandbox)
         return self.view
+
+    async def read_log(self, sandbox: str, *, offset: int | None, limit: int) -> LogPart:
+        self._called("read_log", offset=offset, limit=limit)
+        return self._log_part(self._find(sandbox), offset, limit)
+
+    def _log_part(self, sandbox: Sandbox, offset: int | None, limit: int) -> LogPart:
+        end = self.log_start + len(self.log)
+        asked = max(end - limit, self.log_start) if offset is None else offset
+        start = min(max(asked, self.log_start), end)
+        data = self.log[start - self.log_start :][:limit]
+        return LogPart(data, start, start + len(data), start > asked, sandbox.state.ended)
+
+    async def follow_log(self, sandbox: str, offset: int) -> AsyncIterator[LogPart]:
+        """In parts of 16 bytes at most, so that characters and escapes are cut."""
+        self._called("follow_log", offset=offset)
+        self.readers += 1
+        try:
+            while True:
+                part = self._log_part(self._find(sandbox), offset, 16)
+                if part.data:
+                    offset = part.next
+                    yield part
+                elif part.ended:
+                    return
+                else:
+                    async with self._news:
+                        await self._news.wait()
+        finally:
+            self.readers -= 1
 
     async def run_command(
         self,
@@ -176,14 +274,41 @@ class FakeService:
 
     async def metrics(self, sandbox: str | None) -> Metrics:
         self._called("metrics")
-        host = HostUsage(12.5, 2, (0.1, 0.2, 0.3), 8 << 30, 4 << 30, 100 << 30, 50 << 30, 1)
+        host = HostUsage(
+            cpu_percent=12.5,
+            cpu_count=2,
+            load=(0.1, 0.2, 0.3),
+            memory_total=8 << 30,
+            memory_available=4 << 30,
+            disk_total=100 << 30,
+            disk_free=50 << 30,
+            network_received=1000,
+            network_sent=2000,
+            sandboxes_running=1,
+        )
+        history = (Sample(1_700_000_000.0, 5.0, 1 << 20, 3), Sample(1_700_000_001.0, 6.0, 2, 3))
         if sandbox is None:
-            return Metrics(host)
+            return Metrics(host, history=history)
         self._find(sandbox)
-        return Metrics(host, SandboxUsage(5, 64 << 20, 1.5))
+        return Metrics(host, SandboxUsage(5, 64 << 20, 1.5, io_read=4096), history)
+
+    def problems(self) -> Sequence[Problem]:
+        self._called("problems")
+        return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
-        yield Event(sequence=after or 1, time=time.time(), sandbox="x", kind="created")
+        self._called("events", after=after)
+        position = len(self.happened) if after is None else after
+        self.readers += 1
+        try:
+            while True:
+                for event in self.happened[position:]:
+                    position = event.sequence
+                    yield event
+                async with self._news:
+                    await self._news.wait()
+        finally:
+            self.readers -= 1
 
 
 class FakeApp:
@@ -192,8 +317,8 @@ class FakeApp:
     def __init__(self) -> None:
         self.service = FakeService()
 
-    def problems(self) -> list[Problem]:
-        return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
+    def problems(self) -> Sequence[Problem]:
+        return self.service.problems()
 
     async def close(self) -> None:
         Path(os.environ["CSB_MCP_STATE_DIR"], "closed").touch()

@@ -41,6 +41,11 @@ ROOMS = (
     ),
     # A client of REST, so no face's rules apply; it starts a daemon as the bridge does.
     Room("csb_mcp.transports.cli", (*LEAVES, *LIGHT)),
+    Room(
+        "csb_mcp.transports.http",
+        (*LEAVES, "csb_mcp.decode"),
+        ("starlette", "typing_extensions", "uvicorn"),
+    ),
     # The composition root knows every class. Around it stands the command: what a bridge needs in
     # its few milliseconds (LIGHT) stays clear of all that is heavy.
     Room("csb_mcp.app", (*LEAVES, "csb_mcp.service", "csb_mcp.host", "csb_mcp.agents")),
@@ -193,6 +198,11 @@ def test_rooms_import_only_what_they_may() -> None:
         ("csb_mcp/transports/http/app.py", "import mcp.server"),
         ("csb_mcp/transports/cli/client.py", "from csb_mcp.host import store"),
         ("csb_mcp/transports/cli/client.py", "from csb_mcp.transports.http import server"),
+        (
+            "csb_mcp/transports/http/app.py",
+            "from csb_mcp.transports.mcp.server import build_server",
+        ),
+        ("csb_mcp/transports/http/app.py", "from csb_mcp.host import metrics"),
         ("csb_mcp/service/manager.py", "import importlib; importlib.import_module('x')"),
         ("csb_mcp/service/manager.py", "if TYPE_CHECKING:\n    from csb_mcp.app import App"),
         ("csb_mcp/cupboard/thing.py", "import os"),
@@ -219,6 +229,7 @@ def test_a_planted_violation_is_refused(tmp_path: Path, file: str, line: str) ->
         ("csb_mcp/host/terminal/tmux.py", "from csb_mcp.host import launchers"),
         ("csb_mcp/transports/mcp/tools.py", "from mcp.server.mcpserver import MCPServer"),
         ("csb_mcp/transports/mcp/tools.py", "from csb_mcp import __version__"),
+        ("csb_mcp/transports/http/app.py", "from starlette.applications import Starlette"),
         ("csb_mcp/app.py", "from csb_mcp.host.terminal.tmux import Tmux"),
     ],
 )

@@ -1,0 +1,108 @@
+"""Answers of calls as plain JSON values, the same for every face that a program reads.
+
+What a sandbox printed, named or drew comes without escapes and control characters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from csb_mcp.decode.conditions import condition_kind
+from csb_mcp.decode.records import timestamp
+from csb_mcp.lib.text import one_line, plain_text
+from csb_mcp.model import (
+    BackgroundCommand,
+    CommandResult,
+    Condition,
+    Event,
+    KeysSent,
+    Metrics,
+    Problem,
+    Sample,
+    TerminalView,
+    WaitResult,
+)
+
+_EVIDENCE = 500  # characters
+_PATH = 500
+
+Json = dict[str, Any]
+
+
+def terminal_view(view: TerminalView) -> Json:
+    """Rows as ``[number, text]``, without line breaks of their own."""
+    return {
+        "rows": [[number, plain_text(text).replace("\n", " ")] for number, text in view.rows],
+        "cursor": view.cursor,
+        "changed_only": view.changed_only,
+        "gap": view.gap,
+        "cut": view.cut,
+    }
+
+
+def keys_sent(sent: KeysSent) -> Json:
+    """What send_keys gives."""
+    return {"sent": list(sent.sent), "cursor": sent.cursor}
+
+
+def command(result: CommandResult | BackgroundCommand) -> Json:
+    """What run_command gives: how it ended, or where its output goes."""
+    if isinstance(result, BackgroundCommand):
+        return {
+            "pid": result.pid,
+            "stdout_path": one_line(result.stdout_path, _PATH),
+            "stderr_path": one_line(result.stderr_path, _PATH),
+        }
+    return {
+        "exit_code": result.exit_code,
+        "stdout": plain_text(result.stdout),
+        "stderr": plain_text(result.stderr),
+        "truncated": result.truncated,
+        "timed_out": result.timed_out,
+    }
+
+
+def waited(result: WaitResult, until: Sequence[Condition]) -> Json:
+    """What wait gives; ``until`` are the conditions that were asked for."""
+    return {
+        "satisfied": result.satisfied,
+        "matches": [
+            {
+                "sandbox": match.sandbox,
+                "index": match.index,
+                "condition": condition_kind(until[match.index]),
+                "evidence": one_line(match.evidence, _EVIDENCE),
+            }
+            for match in result.matches
+        ],
+        "cursors": dict(result.cursors),
+        "waited": round(result.waited, 3),
+    }
+
+
+def metrics(found: Metrics) -> Json:
+    """``host``, ``sandbox`` (if one was named) and ``history``, oldest first."""
+    host = asdict(found.host)
+    host["load"] = list(found.host.load)
+    sandbox = {} if found.sandbox is None else {"sandbox": asdict(found.sandbox)}
+    return {"host": host, **sandbox, "history": [_sample(sample) for sample in found.history]}
+
+
+def _sample(sample: Sample) -> Json:
+    return {**asdict(sample), "time": timestamp(sample.time)}
+
+
+def event(happened: Event) -> Json:
+    """One event."""
+    return {
+        "sequence": happened.sequence,
+        "time": timestamp(happened.time),
+        "sandbox": happened.sandbox,
+        "kind": happened.kind,
+        "data": {key: plain_text(value) for key, value in happened.data.items()},
+    }
+
+
+def problem(found: Problem) -> Json:
+    """One thing that the host lacks."""
+    return asdict(found)

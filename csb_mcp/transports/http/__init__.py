@@ -1,0 +1,1 @@
+"""The HTTP face: REST, live logs and events, numbers for Prometheus."""

@@ -1,0 +1,164 @@
+"""JSON schemas of what comes back, by name: the other half of :mod:`csb_mcp.decode.schemas`."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from csb_mcp.config import NETWORKS
+from csb_mcp.model import AgentState, HostUsage, Sample, SandboxState, SandboxUsage
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+INTEGER: Json = {"type": "integer"}
+NUMBER: Json = {"type": "number"}
+BOOLEAN: Json = {"type": "boolean"}
+TIME: Json = {"type": "string", "format": "date-time"}
+STRINGS: Json = {"type": "array", "items": STRING}
+_WORDS: Json = {"type": "object", "additionalProperties": STRING}
+_HISTORY: Json = {"type": "array", "items": {"$ref": "#/components/schemas/Sample"}}
+
+
+def _object(properties: Mapping[str, Json], optional: tuple[str, ...] = ()) -> Json:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _numbers(kind: type, **special: Json) -> Json:
+    """An object of the fields of a dataclass of numbers; ``float`` and ``int`` tell which."""
+    found: dict[str, Json] = {}
+    for one in fields(kind):
+        found[one.name] = special.get(one.name) or (NUMBER if one.type is float else INTEGER)
+    return _object(found)
+
+
+_OR_NONE: Json = {"type": ["integer", "null"]}
+
+SCHEMAS: Mapping[str, Json] = {
+    "Sandbox": _object(
+        {
+            "id": STRING,
+            "name": {"type": ["string", "null"]},
+            "backend": STRING,
+            "agent": STRING,
+            "state": {"enum": [state.value for state in SandboxState]},
+            "agent_state": {"enum": [state.value for state in AgentState]},
+            "project_dir": STRING,
+            "network": {"enum": list(NETWORKS)},
+            "workspace": STRING,
+            "geometry": STRING,
+            "limits": _object({"asked": _WORDS, "enforced_by": _WORDS}),
+            "created_at": TIME,
+            "attach": {**STRING, "description": "A command for a person: the real terminal"},
+            "warnings": STRINGS,
+            "ended_at": TIME,
+            "reason": {**STRING, "description": "Why it ended"},
+            "exit_status": {**INTEGER, "description": "Of what ran inside"},
+        },
+        optional=("warnings", "ended_at", "reason", "exit_status"),
+    ),
+    "TerminalView": _object(
+        {
+            "rows": {
+                "type": "array",
+                "description": "Each is [number, text]; numbers count from the terminal's start",
+                "items": {
+                    "type": "array",
+                    "prefixItems": [INTEGER, STRING],
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+            },
+            "cursor": STRING,
+            "changed_only": {**BOOLEAN, "description": "Only rows changed since the cursor"},
+            "gap": {**BOOLEAN, "description": "Rows since the cursor were lost"},
+            "cut": {**INTEGER, "description": "Rows left out at the top"},
+        }
+    ),
+    "KeysSent": _object({"sent": STRINGS, "cursor": STRING}),
+    "Frame": _object({"frame": STRING}),
+    "CommandResult": _object(
+        {
+            "exit_code": {**INTEGER, "description": "128 + n for a signal n"},
+            "stdout": STRING,
+            "stderr": STRING,
+            "truncated": {**BOOLEAN, "description": "More was printed, and is lost"},
+            "timed_out": BOOLEAN,
+        }
+    ),
+    "BackgroundCommand": _object({"pid": INTEGER, "stdout_path": STRING, "stderr_path": STRING}),
+    "WaitResult": _object(
+        {
+            "satisfied": BOOLEAN,
+            "matches": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "sandbox": STRING,
+                        "index": {**INTEGER, "description": "In until, from 0"},
+                        "condition": STRING,
+                        "evidence": STRING,
+                    }
+                ),
+            },
+            "cursors": {**_WORDS, "description": "The next, by sandbox"},
+            "waited": {**NUMBER, "description": "Seconds"},
+        }
+    ),
+    "HostUsage": _numbers(
+        HostUsage, load={"type": "array", "items": NUMBER, "minItems": 3, "maxItems": 3}
+    ),
+    "SandboxUsage": _numbers(SandboxUsage, io_read=_OR_NONE, io_written=_OR_NONE, source=STRING),
+    "Sample": _numbers(Sample, time=TIME),
+    "HostMetrics": _object(
+        {"host": {"$ref": "#/components/schemas/HostUsage"}, "history": _HISTORY}
+    ),
+    "SandboxMetrics": _object(
+        {
+            "host": {"$ref": "#/components/schemas/HostUsage"},
+            "sandbox": {"$ref": "#/components/schemas/SandboxUsage"},
+            "history": _HISTORY,
+        }
+    ),
+    "Health": _object({"status": {"const": "ok"}, "version": STRING, "pid": INTEGER}),
+    "Problems": _object(
+        {
+            "problems": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "what": STRING,
+                        "why": STRING,
+                        "repair": STRING,
+                        "fatal": {**BOOLEAN, "description": "No sandbox can be made without it"},
+                    }
+                ),
+            }
+        }
+    ),
+    "Event": _object(
+        {"sequence": INTEGER, "time": TIME, "sandbox": STRING, "kind": STRING, "data": _WORDS}
+    ),
+    "Problem": {
+        **_object(
+            {
+                "type": STRING,
+                "title": STRING,
+                "status": INTEGER,
+                "detail": STRING,
+                "code": {**STRING, "description": "For a program: which error"},
+                "field": {**STRING, "description": "Which argument is wrong"},
+                "sandbox": STRING,
+                "choices": {**STRINGS, "description": "What would have been valid"},
+                "hint": {**STRING, "description": "What to do next"},
+                "stage": {**STRING, "description": "Of a create that failed"},
+            },
+            optional=("field", "sandbox", "choices", "hint", "stage"),
+        ),
+        "description": "Any error (RFC 9457)",
+    },
+}

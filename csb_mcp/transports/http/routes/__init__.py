@@ -1,0 +1,12 @@
+"""All routes of the face, in the order in which they are documented."""
+
+from csb_mcp.transports.http.route import Route
+from csb_mcp.transports.http.routes import display, host, lifecycle, logs, terminal
+
+ROUTES: tuple[Route, ...] = (
+    *lifecycle.ROUTES,
+    *terminal.ROUTES,
+    *display.ROUTES,
+    *logs.ROUTES,
+    *host.ROUTES,
+)
