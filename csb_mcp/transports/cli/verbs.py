@@ -124,7 +124,7 @@ _LIFE = (
         "make a sandbox on a project folder; returns when it is ready",
         (
             Argument("project_dir", "the folder; the same path inside", values="folder"),
-            Argument("--name", "a-z 0-9 . _ -", value="NAME"),
+            Argument("--name", "lower-case letters, digits, . _ -", value="NAME"),
             Argument("--backend", "what isolates it", value="NAME", default="bubblewrap"),
             Argument("--agent", "who works in it", choices=("shell", "command"), default="shell"),
             Argument(
