@@ -39,6 +39,7 @@ class Station:
         self.base = base
         self.state = base / "state"
         self.socket = base / "run/daemon/mcp.sock"
+        self.http_socket = base / "run/daemon/http.sock"
         self.command = self.script("csb-mcp", __version__)
         self.env = {
             "HOME": str(base),
@@ -86,7 +87,7 @@ class Station:
 
     def serve(self) -> subprocess.Popen[bytes]:
         process = self.start("serve")
-        until(self.socket.exists)
+        until(lambda: self.socket.exists() and self.http_socket.exists(), 40)
         return process
 
     def log(self) -> str:

@@ -141,7 +141,8 @@ def _take_settings(verb: Verb, words: list[str]) -> tuple[dict[str, str], list[s
             if argument and not argument.switch and not equals:
                 kept += itertools.islice(rest, 1)
             continue
-        settings[_setting(name, verb)] = value if equals else _value(name, rest)
+        key = _setting(name, verb)
+        settings[key] = value if equals else _value(name, rest)
     return settings, kept
 
 
