@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from csb_mcp.errors import DeadlineExceeded
+from csb_mcp.lib.safe_open import read_regular
 from csb_mcp.transports.cli.client import Client, reach, sandbox_path
+from csb_mcp.transports.cli.display import write_file
 from csb_mcp.transports.cli.parser import Line
 from csb_mcp.transports.cli.render import paint, put, say, show_json
 from csb_mcp.transports.cli.terminal import one_row
@@ -95,7 +97,8 @@ class _Story:
         view = self._client.get(sandbox_path("demo", "terminal")).json()
         text = "\n".join(one_row(row) for _, row in view["rows"]).rstrip()
         self._answer(text)
-        self._answer(f"(on the host: {(project / 'answer.txt').read_text().strip()})")
+        answer = read_regular(project, "answer.txt", 100).decode(errors="replace").strip()
+        self._answer(f"(and on the host, in {project}/answer.txt: {answer})")
         return text
 
     def _inside(self) -> Json:
@@ -112,7 +115,7 @@ class _Story:
         self._told("csb-mcp screenshot demo" + (f" -o {target}" if target else ""))
         answer = self._client.get(sandbox_path("demo", "screenshot"))
         if target:
-            Path(target).write_bytes(answer.body)
+            write_file(target, answer.body)
         self._answer(f"{len(answer.body)} bytes of PNG" + (f", saved: {target}" if target else ""))
         self._told("csb-mcp metrics demo")
         usage = self._client.get(sandbox_path("demo", "metrics")).json()["sandbox"]

@@ -28,7 +28,7 @@ def screenshot(line: Line) -> int:
     if target == "-":
         _pour(answer.body)
         return 0
-    _write(target, answer.body)
+    write_file(target, answer.body)
     return _tell(line, {**told, "path": os.path.abspath(target)}, target)
 
 
@@ -52,7 +52,8 @@ def _usual(line: Line, told: dict[str, Any]) -> str:
     return f"{line.values['sandbox']}-{told['frame']}.{suffix}"
 
 
-def _write(path: str, data: bytes) -> None:
+def write_file(path: str, data: bytes) -> None:
+    """Write a file that the command line named. Raises InvalidInput."""
     try:
         with open(path, "wb") as file:
             file.write(data)

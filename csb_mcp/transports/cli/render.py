@@ -23,12 +23,12 @@ _GAP = "  "
 
 def say(text: str = "") -> None:
     """A line for a reader, made safe."""
-    print(plain_text(text))
+    print(plain_text(text), flush=True)
 
 
 def put(text: str) -> None:
     """Text of our own, as it is."""
-    print(text, end="")
+    print(text, end="", flush=True)
 
 
 def note(text: str) -> None:
