@@ -620,6 +620,14 @@ def test_completion_for_other_shells_names_every_verb(shell: Shell, kind: str) -
 # --- names and numbers
 
 
+def test_a_verb_reads_nothing_heavy() -> None:
+    code = "import sys; from csb_mcp.transports.cli import main, lifecycle; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    heavy = {"asyncio", "mcp", "pydantic", "starlette", "dataclasses", "logging", "pathlib"}
+    heavy |= {"ctypes", "shutil", "threading", "csb_mcp.config", "csb_mcp.model"}
+    assert not heavy & set(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("verb", "convert"),
     [

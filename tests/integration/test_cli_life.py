@@ -89,7 +89,8 @@ def test_a_story_that_is_interrupted_leaves_nothing(station: Station, how: signa
     assert process.stdout
     told = b""
     while b"2. " not in told:
-        assert (line := process.stdout.readline()), "it ended before"
+        line = process.stdout.readline()
+        assert line, "it ended before"
         told += line
     process.send_signal(how)
     process.stdout.read()
