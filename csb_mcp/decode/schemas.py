@@ -1,7 +1,8 @@
 """JSON schemas of what :mod:`csb_mcp.decode` reads: one place for all faces that publish them.
 
-A schema promises what the decoder takes: what it refuses, the decoder refuses. Where the decoder
-also takes text for a number, for the command line's sake, the schema does not say so.
+What a schema refuses, the decoder refuses, too; but where the decoder also takes text for a number,
+for the command line's sake, the schema does not say so. What no schema says well is left to the
+decoder: which arguments go together.
 """
 
 from collections.abc import Mapping
@@ -21,29 +22,49 @@ _NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 _PATH = 4096
 _DURATION = r"^\d{1,9}(\.\d{1,3})?(ms|s|m|h|d)?$"
 _SIZE = r"^\d{1,12}([KMGT](iB|B)?)?$"
-_BIGGEST_OFFSET = 1 << 53  # what JSON's numbers hold without loss
+_BIGGEST_OFFSET = 10**12 - 1  # what the decoder takes as text, as it comes in a query
+_NO_NUL = r"^[^\u0000]*$"
+_NO_CONTROLS = r"^[^\u0000-\u001f]*$"
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The arguments of one call, by name, ``sandbox`` aside."""
+    """The arguments of one call, by name, ``sandbox`` aside. A query has no null."""
 
     properties: Mapping[str, Json]
     required: tuple[str, ...] = ()
 
     def schema(self) -> Json:
-        """As one object schema, which refuses unknown arguments."""
+        """As one object schema, which refuses unknown arguments; null stands for "not given"."""
         found: Json = {
             "type": "object",
-            "properties": dict(self.properties),
+            "properties": {
+                name: schema if name in self.required else _or_null(schema)
+                for name, schema in self.properties.items()
+            },
             "additionalProperties": False,
         }
         return found | ({"required": list(self.required)} if self.required else {})
 
 
-def _text(description: str, *, least: int = 0, most: int = MAX_TEXT, **more: object) -> Json:
+def _or_null(schema: Json) -> Json:
+    if "anyOf" in schema:
+        return schema | {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+    enum = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return schema | {"type": [schema["type"], "null"]} | enum
+
+
+def _text(
+    description: str, *, least: int = 0, most: int = MAX_TEXT, pattern: str = _NO_NUL
+) -> Json:
     length = {"minLength": least} if least else {}
-    return {"type": "string", "description": description, **length, "maxLength": most, **more}
+    return {
+        "type": "string",
+        "description": description,
+        **length,
+        "maxLength": most,
+        "pattern": pattern,
+    }
 
 
 def _whole(description: str, least: int, most: int, **more: object) -> Json:
@@ -51,17 +72,14 @@ def _whole(description: str, least: int, most: int, **more: object) -> Json:
     return {"type": "integer", "description": description, **bounds, **more}
 
 
-def _seconds(description: str, most: float | None = None, **more: object) -> Json:
-    """A number, or text such as ``30s``; as a number it is above zero."""
-    bounds: Json = {"exclusiveMinimum": 0} | ({} if most is None else {"maximum": most})
-    return {
-        "anyOf": [
-            {"type": "number", **bounds},
-            {"type": "string", "pattern": _DURATION},
-        ],
-        "description": description,
-        **more,
-    }
+def _seconds(description: str, most: float, **more: object) -> Json:
+    bounds = {"exclusiveMinimum": 0, "maximum": most}
+    return {"type": "number", "description": description, **bounds, **more}
+
+
+def _duration(description: str) -> Json:
+    kinds = [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _DURATION}]
+    return {"anyOf": kinds, "description": description}
 
 
 def _choice(description: str, valid: tuple[str, ...], **more: object) -> Json:
@@ -73,7 +91,7 @@ REFERENCE: Json = {
     "pattern": _NAME,
     "description": "Id of the sandbox, a unique prefix of it, or its name",
 }
-_TOKEN = _text("As an earlier answer gave it", least=1, most=256)
+_TOKEN = _text("As an earlier answer gave it", least=1, most=256, pattern="^[ -~]*$")
 _CURSOR = {**_TOKEN, "description": "From an earlier answer: only what changed since is given"}
 _FRAME = {
     **_TOKEN,
@@ -88,7 +106,10 @@ _VARIABLE = "^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 CREATE = Arguments(
     {
         "project_dir": _text(
-            "Absolute path on the host; the same path inside", least=1, most=_PATH, pattern="^/"
+            "Absolute path on the host; the same path inside",
+            least=1,
+            most=_PATH,
+            pattern=r"^/[^\u0000-\u001f]*$",
         ),
         "name": {"type": "string", "pattern": _NAME, "description": "Unique name"},
         "backend": {"type": "string", "pattern": _NAME, "default": "bubblewrap"},
@@ -133,8 +154,8 @@ CREATE = Arguments(
             "description": "Processors' worth of time, such as 1.5",
         },
         "pids": _whole("Processes and threads", MIN_PIDS, MAX_PIDS, default=DEFAULT_PIDS),
-        "ttl": _seconds('Ends after that long: seconds, or text such as "30m"'),
-        "idle_timeout": _seconds("Ends after that long without output, input or a command"),
+        "ttl": _duration('Ends after that long: seconds, or text such as "30m"'),
+        "idle_timeout": _duration("Ends after that long without output, input or a command"),
         "env": {
             "type": "object",
             "propertyNames": {"pattern": _VARIABLE},
@@ -229,7 +250,7 @@ RUN_COMMAND = Arguments(
     {
         "command": _text("A line for bash", least=1),
         "timeout": _seconds("Then it is killed", MAX_COMMAND, default=30),
-        "cwd": _text("Default: the project", least=1, most=_PATH),
+        "cwd": _text("Default: the project", least=1, most=_PATH, pattern=_NO_CONTROLS),
         "stdin": _text("What it reads"),
         "background": {
             "type": "boolean",
@@ -252,7 +273,7 @@ _WAITED_FOR: Json = {
     "screen_changed": {**_TOKEN, "description": "Differs from this frame"},
     "screen_stable": _seconds("Seconds without a change", MAX_WAIT),
     "exited": {"const": True, "description": "The sandbox has ended"},
-    "file": _text("Path inside that exists", least=1, most=_PATH),
+    "file": _text("Path inside that exists", least=1, most=_PATH, pattern=_NO_CONTROLS),
     "port": _whole("TCP, something inside listens", 1, 65535),
 }
 CONDITION: Json = {

@@ -19,6 +19,7 @@ from csb_mcp.model import MAX_COMMAND, MAX_TEXT, MAX_WAIT, Geometry, Region
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _GEOMETRY = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
+_TOKEN = re.compile(r"[ -~]{1,256}")
 _WHOLE = re.compile(r"-?\d{1,12}", re.ASCII)
 MAX_WIDTH, _MAX_HEIGHT, _MIN_SIDE = 7680, 4320, 64
 MIN_PIDS, MAX_PIDS = 16, 4_194_304
@@ -299,7 +300,7 @@ def short_text(value: object) -> str:
 
 def token(value: object) -> str:
     """A cursor or the name of a frame: opaque, as an earlier answer gave it."""
-    if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable():
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise InvalidInput(
             f"{shown(value)} is not what an earlier answer gave", hint="Or leave it out"
         )

@@ -171,8 +171,18 @@ async def test_a_live_log_that_breaks_says_why(station: Station, service: FakeSe
     async with station.live(LOG) as log:
         _, code, reason = await heard(log)
         assert code == 1011
-        assert reason
-        assert reason.startswith("xxx")
+        assert (reason or "").startswith("xxx")
+
+
+async def test_a_defect_in_a_live_log_tells_a_mark(
+    station: Station, service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.error = RuntimeError("secret")
+    async with station.live(LOG) as log:
+        _, code, reason = await heard(log)
+    assert (code, "secret" in (reason or "")) == (1011, False)
+    mark = (reason or "").split()[-1]
+    assert [record for record in caplog.records if mark in record.getMessage()]
 
 
 async def test_a_reader_that_leaves_is_let_go(station: Station, service: FakeService) -> None:

@@ -51,7 +51,7 @@ SCHEMAS: Mapping[str, Json] = {
             "network": {"enum": list(NETWORKS)},
             "workspace": STRING,
             "geometry": STRING,
-            "limits": _object({"asked": _WORDS, "enforced_by": _WORDS}),
+            "limits": {"$ref": "#/components/schemas/Limits"},
             "created_at": TIME,
             "attach": {**STRING, "description": "A command for a person: the real terminal"},
             "warnings": STRINGS,
@@ -61,6 +61,12 @@ SCHEMAS: Mapping[str, Json] = {
         },
         optional=("warnings", "ended_at", "reason", "exit_status"),
     ),
+    "Limits": _object(
+        {
+            "asked": {**_WORDS, "description": "By limit: what was asked for"},
+            "enforced_by": {**_WORDS, "description": "By limit: what enforces it on this host"},
+        }
+    ),
     "TerminalView": _object(
         {
             "rows": {
@@ -68,7 +74,7 @@ SCHEMAS: Mapping[str, Json] = {
                 "description": "Each is [number, text]; numbers count from the terminal's start",
                 "items": {
                     "type": "array",
-                    "prefixItems": [INTEGER, STRING],
+                    "items": {"type": ["integer", "string"]},
                     "minItems": 2,
                     "maxItems": 2,
                 },
@@ -94,19 +100,17 @@ SCHEMAS: Mapping[str, Json] = {
     "WaitResult": _object(
         {
             "satisfied": BOOLEAN,
-            "matches": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "sandbox": STRING,
-                        "index": {**INTEGER, "description": "In until, from 0"},
-                        "condition": STRING,
-                        "evidence": STRING,
-                    }
-                ),
-            },
+            "matches": {"type": "array", "items": {"$ref": "#/components/schemas/Match"}},
             "cursors": {**_WORDS, "description": "The next, by sandbox"},
             "waited": {**NUMBER, "description": "Seconds"},
+        }
+    ),
+    "Match": _object(
+        {
+            "sandbox": STRING,
+            "index": {**INTEGER, "description": "Of the condition in until, from 0"},
+            "condition": {**STRING, "description": "Its kind"},
+            "evidence": STRING,
         }
     ),
     "HostUsage": _numbers(
@@ -127,22 +131,36 @@ SCHEMAS: Mapping[str, Json] = {
     "Health": _object({"status": {"const": "ok"}, "version": STRING, "pid": INTEGER}),
     "Problems": _object(
         {
-            "problems": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "what": STRING,
-                        "why": STRING,
-                        "repair": STRING,
-                        "fatal": {**BOOLEAN, "description": "No sandbox can be made without it"},
-                    }
-                ),
-            }
+            "problems": {"type": "array", "items": {"$ref": "#/components/schemas/HostProblem"}},
+        }
+    ),
+    "HostProblem": _object(
+        {
+            "what": STRING,
+            "why": STRING,
+            "repair": {**STRING, "description": "A command line, or a sentence"},
+            "fatal": {**BOOLEAN, "description": "No sandbox can be made without it"},
         }
     ),
     "Event": _object(
         {"sequence": INTEGER, "time": TIME, "sandbox": STRING, "kind": STRING, "data": _WORDS}
     ),
+    "ServerSentEvent": {
+        **_object(
+            {
+                "id": {**STRING, "description": "The sequence"},
+                "event": {**STRING, "description": "Not there; or problem, with the last"},
+                "data": {
+                    **STRING,
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/Event"},
+                    "description": "An Event, in JSON; or a Problem",
+                },
+            },
+            optional=("id", "event"),
+        ),
+        "description": "One of a stream",
+    },
     "Problem": {
         **_object(
             {

@@ -9,7 +9,6 @@ from typing import cast
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from csb_mcp import decode
-from csb_mcp.errors import CsbError
 from csb_mcp.model import LogPart
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.http import problems, reading
@@ -60,7 +59,9 @@ class LiveLog:
             if gone.done():
                 raise WebSocketDisconnect
             return RESTART, "the daemon is ending"
-        except CsbError as error:
+        except (WebSocketDisconnect, TooSlow):
+            raise
+        except Exception as error:  # noqa: BLE001 whatever it is, the client is told
             return DEFECT, problems.reason(error)
         finally:
             await cancelled(pump, gone, ending)

@@ -103,15 +103,20 @@ def answer(error: Exception) -> Reply:
     if isinstance(error, Refused):
         hint = {"hint": error.hint} if error.hint else {}
         return _reply(_problem(error.status, error.code, error.detail) | hint, error.headers)
+    return _reply(_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", _marked(error)))
+
+
+def reason(error: Exception) -> str:
+    """An error in the few bytes that a WebSocket's last frame holds (RFC 6455, 5.5)."""
+    words = str(error) if isinstance(error, CsbError) else _marked(error)
+    return one_line(words, 120).encode()[:120].decode(errors="ignore")
+
+
+def _marked(error: Exception) -> str:
+    """Log a defect; gives what may be told of it."""
     mark = secrets.token_hex(4)
     log.error("a request failed, id %s", mark, exc_info=error)
-    detail = f"Not your mistake. The daemon's log tells more, look for id {mark}"
-    return _reply(_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail))
-
-
-def reason(error: CsbError) -> str:
-    """An error in the few bytes that a WebSocket's last frame holds (RFC 6455, 5.5)."""
-    return one_line(str(error), 120).encode()[:120].decode(errors="ignore")
+    return f"Not your mistake. The daemon's log tells more, look for id {mark}"
 
 
 def _problem(status: HTTPStatus, code: str, detail: str) -> dict[str, Any]:

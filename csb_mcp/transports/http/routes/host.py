@@ -16,7 +16,7 @@ from csb_mcp.transports.http.replies import Reply, as_json
 from csb_mcp.transports.http.route import Answer, Request, Route, json_answer, reference
 from csb_mcp.transports.http.streams import EventStream
 
-_MOST = 1 << 53  # what JSON's numbers hold without loss
+_MOST = 10**12 - 1  # what the decoder takes as text
 _AFTER = {
     "type": "integer",
     "minimum": 0,
@@ -100,7 +100,9 @@ ROUTES = (
         handler=_events,
         query=Arguments({"after": _AFTER}),
         headers={"Last-Event-ID": {**STRING, "description": "As after, which goes first"}},
-        answers={200: Answer("An endless stream", {"text/event-stream": reference("Event")})},
+        answers={
+            200: Answer("An endless stream", {"text/event-stream": reference("ServerSentEvent")})
+        },
     ),
     Route(
         method="GET",
