@@ -178,7 +178,7 @@ async def screen_of_text(base: Path) -> AsyncGenerator[tuple[XvfbDisplay, Folder
     uid = os.getuid() or UNUSED_UID
     os.chown(runtime, uid, uid)
     folders = Folders(runtime, base / "state")
-    displays = XvfbDisplays(launchers.path, find_tool("Xvfb"))
+    displays = XvfbDisplays(launchers.path, find_tool("Xvfb"), find_tool("lwm"))
     launch = await displays.prepare(folders, GEOMETRY, gl=False)
     drop = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
     os.mkfifo(runtime / "fifo")

@@ -7,11 +7,11 @@ from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
 from csb_mcp.host.display.xvfb import XvfbDisplays
 from csb_mcp.host.keeper import DiskKeeper
 from csb_mcp.host.launchers import Launchers, find_tool
+from csb_mcp.host.limits.ladder import HostLimiter
 from csb_mcp.host.metrics import PsutilMeter
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.host.watcher import InotifyWatcher
-from csb_mcp.model import Problem
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
 
@@ -22,11 +22,6 @@ class App:
 
     service: Manager
     pieces: Pieces
-
-    def problems(self) -> list[Problem]:
-        """What this host lacks, piece by piece. Starts short processes."""
-        pieces = (*self.pieces.backends.values(), self.pieces.displays, self.pieces.terminals)
-        return [problem for piece in pieces for problem in piece.problems()]
 
     async def close(self) -> None:
         """Let go of everything; sandboxes go on."""
@@ -44,8 +39,9 @@ async def build(settings: Settings) -> App:
     bubblewrap = BubblewrapBackend(settings, launchers)
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
-        displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb)),
+        displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),
         terminals=TmuxTerminals(settings.tmux),
+        limiter=HostLimiter(settings),
         keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),
         watcher=InotifyWatcher(),
     )

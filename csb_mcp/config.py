@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from csb_mcp.errors import HostUnable, InvalidInput
-from csb_mcp.lib.units import parse_duration
+from csb_mcp.lib.units import parse_duration, parse_size
 
 PREFIX = "CSB_MCP_"
 NETWORKS = ("none", "allowlist", "full", "host")  # from the narrowest to the widest
@@ -31,8 +31,10 @@ class Settings:
     gives to sandboxes of their own. ``create_timeout``: how long a create may take before it is
     rolled back. ``stop_timeout``: how long a stop waits for processes to end by themselves.
     ``idle_exit``: a daemon that was started by ``csb-mcp stdio`` ends after so long without
-    sandboxes and clients. ``bwrap`` ...: absolute paths of programs, where they are not to be
-    looked for in the usual places.
+    sandboxes and clients. ``disk_reserve``: with fewer bytes free on the disk of the state folder,
+    sandboxes that write are paused. ``cgroup_parent``: a folder of cgroup v2 that was given to us,
+    where none is found by itself. ``bwrap`` ...: absolute paths of programs, where they are not to
+    be looked for in the usual places.
     """
 
     state_dir: Path
@@ -45,6 +47,8 @@ class Settings:
     create_timeout: float = 30.0
     stop_timeout: float = 2.0
     idle_exit: float = 600.0
+    disk_reserve: int = 512 * 1024**2
+    cgroup_parent: Path | None = None
     bwrap: Path | None = None
     tmux: Path | None = None
     xvfb: Path | None = None
@@ -192,9 +196,11 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     "max_network": _network,
     "run_as": _text,
     "uid_base": _whole,
+    "disk_reserve": parse_size,
     "project_roots": _paths,
     **dict.fromkeys(("create_timeout", "stop_timeout", "idle_exit"), parse_duration),
-    **dict.fromkeys(("state_dir", "runtime_dir", "bwrap", "tmux", "xvfb", "chromium"), _path),
+    **dict.fromkeys(("state_dir", "runtime_dir", "cgroup_parent"), _path),
+    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium"), _path),
 }
 SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)
 """Names of all settings, in the order in which they are documented."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -18,7 +18,6 @@ from csb_mcp import __version__
 from csb_mcp.config import Settings, load_settings
 from csb_mcp.errors import Conflict
 from csb_mcp.lib.processes import default_signals
-from csb_mcp.model import Problem
 from csb_mcp.places import daemon_log, holder, prepare, try_lock
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.http.app import build_http_app
@@ -40,10 +39,6 @@ class App(Protocol):
     @property
     def service(self) -> SandboxService:
         """What is to be served."""
-        ...
-
-    def problems(self) -> Sequence[Problem]:
-        """What this host lacks. May start short processes."""
         ...
 
     async def close(self) -> None:
@@ -132,7 +127,7 @@ class _Daemon:
 
         ending = _end_signal()
         app: App = await build(self._settings)
-        connections = Connections(app.service, app.problems)
+        connections = Connections(app.service, app.service.problems)
         web = _web(app.service)
         try:
             await self._serve(app, connections, web, ending)

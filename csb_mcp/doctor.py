@@ -95,7 +95,7 @@ async def _look(settings: Settings) -> Sequence[Problem]:
 
     app = await build(settings)
     try:
-        return app.problems()
+        return app.service.problems()
     finally:
         await app.close()
 

@@ -20,6 +20,7 @@ _PACKAGES: Mapping[str, tuple[str, str, str, str]] = {
     "fonts": ("fonts-dejavu-core", "dejavu-sans-fonts", "ttf-dejavu", "dejavu_fonts"),
     "systemd-nspawn": ("systemd-container", "systemd-container", "systemd", "systemd"),
     "qemu": ("qemu-system-x86", "qemu-system-x86-core", "qemu-base", "qemu"),
+    "lwm": ("lwm", "", "", "lwm"),
     "apparmor": ("apparmor-profiles", "", "", ""),
 }
 _BROUGHT_BY = {

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from csb_mcp.errors import HostUnable
 from csb_mcp.host.launchers import TRUSTED
+from csb_mcp.host.log import read_log
 from csb_mcp.lib.safe_open import read_regular
-from csb_mcp.model import Folders
+from csb_mcp.model import Folders, LogPart
 
 _LAST_TERMINAL_BYTES = 1 << 20
 _LAST_SCREEN_BYTES = 64 << 20
@@ -56,6 +57,13 @@ class DiskKeeper:
     async def last_screen(self, folders: Folders) -> bytes | None:
         """See :class:`~csb_mcp.ports.Keeper`."""
         return await asyncio.to_thread(_read, folders.last_screen, _LAST_SCREEN_BYTES)
+
+    async def read_log(self, folders: Folders, offset: int | None, limit: int) -> LogPart:
+        """See :class:`~csb_mcp.ports.Keeper`."""
+        try:
+            return await asyncio.to_thread(read_log, folders.log, offset, limit)
+        except OSError as error:
+            raise HostUnable(f"the log cannot be read: {error.strerror}") from error
 
     async def remove_runtime(self, folders: Folders) -> None:
         """See :class:`~csb_mcp.ports.Keeper`."""

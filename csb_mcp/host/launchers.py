@@ -171,6 +171,7 @@ def _find_tools(settings: Settings) -> dict[str, Path | None]:
     tools["bwrap"] = find_tool("bwrap", settings.bwrap)
     tools["xvfb"] = find_tool("Xvfb", settings.xvfb)
     tools["xkbcomp"] = find_tool("xkbcomp")
+    tools["lwm"] = find_tool("lwm")
     browsers = (find_tool(name, settings.chromium) for name in _CHROMIUM_NAMES)
     tools["chromium"] = next(filter(None, browsers), None)
     return tools

@@ -24,7 +24,7 @@ from csb_mcp.model import (
     SandboxState,
 )
 
-_VERSION = 1
+_VERSION = 2  # 1: without limits of memory, cpus, pids and idleness
 _APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
 _SCHEMA = """
 create table sandboxes (
@@ -158,6 +158,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
     elif application != _APPLICATION:
         raise _unusable(path, "it is another program's database")
+    elif version < _VERSION:
+        connection.execute(f"pragma user_version={_VERSION}")  # what is missing has a default
     elif version > _VERSION:
         raise _unusable(path, f"a newer csb-mcp wrote it (its version {version}, ours {_VERSION})")
 
@@ -211,7 +213,11 @@ def _dump(sandbox: Sandbox) -> str:
                 "workspace": spec.workspace,
                 "geometry": [spec.geometry.width, spec.geometry.height],
                 "gl": spec.gl,
+                "memory": spec.memory,
+                "cpus": spec.cpus,
+                "pids": spec.pids,
                 "ttl": spec.ttl,
+                "idle_timeout": spec.idle_timeout,
                 # env may hold secrets and is of no use after the start: it is not kept.
             },
         }

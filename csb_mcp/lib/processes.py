@@ -12,11 +12,20 @@ from pathlib import Path
 
 def start_time(pid: int) -> int | None:
     """Start time of ``pid`` in clock ticks since boot (proc(5), field 22); None if it is gone."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the third (state, parent, ...) on; None if it is gone.
+
+    The second, the name, may hold anything: the rest begins after the last bracket.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    return int(stat.rpartition(b")")[2].split()[19])
+    return stat.rpartition(b")")[2].decode().split()
 
 
 def boot_id() -> str:

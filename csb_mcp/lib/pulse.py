@@ -38,3 +38,12 @@ class Pulse:
             finally:
                 self._waiters.discard(waiter)
         return self._count
+
+
+async def beat_within(pulse: Pulse, count: int, seconds: float) -> None:
+    """Wait until there were more than ``count`` beats, or ``seconds`` have passed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await pulse.beyond(count)
+    except TimeoutError:
+        return

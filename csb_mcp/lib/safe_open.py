@@ -97,6 +97,20 @@ def exists_in_root(root_fd: int, path: str) -> bool:
     return True
 
 
+def is_full(root_fd: int, path: str) -> bool:
+    """Whether the file system at ``path`` in the tree of ``root_fd`` has no room left."""
+    try:
+        fd = _openat2(root_fd, path, os.O_PATH, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    except OSError:
+        return False
+    try:
+        return os.fstatvfs(fd).f_bavail == 0
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
 def tail(folder: Path, name: str, limit: int) -> bytes:
     """The last ``limit`` bytes of the regular file ``name`` in ``folder``."""
     fd = open_regular(folder, name)

@@ -39,3 +39,12 @@ def parse_size(value: object) -> int:
     if size <= 0:
         raise ValueError(f"{value!r} is not a size above zero")
     return size
+
+
+def size_text(size: int) -> str:
+    """As :func:`parse_size` takes it: ``4G``, ``512M``, or bytes where that is not exact."""
+    for power, unit in enumerate("TGMK"):
+        factor = 1024 ** (4 - power)
+        if size >= factor and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)

@@ -1,10 +1,18 @@
 """What isolates a payload, and the way to its inside."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from csb_mcp.model import BackgroundCommand, CommandResult, Folders, Launch, Problem, Sandbox
+from csb_mcp.model import (
+    BackgroundCommand,
+    CommandResult,
+    Folders,
+    Launch,
+    Problem,
+    Sandbox,
+    SandboxSpec,
+)
 
 
 class Helper(Protocol):
@@ -44,6 +52,10 @@ class Helper(Protocol):
         """Whether ``path`` (absolute, inside) exists; looked up from outside, links stay inside."""
         ...
 
+    def full(self) -> Sequence[str]:
+        """Those of the backend's ``bounds`` that are folders and have no room left."""
+        ...
+
     def port_open(self, port: int) -> bool:
         """Whether a TCP socket inside listens on ``port``; read from outside."""
         ...
@@ -59,6 +71,10 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """As in ``create_sandbox(backend=...)``."""
+        ...
+
+    def bounds(self, spec: SandboxSpec) -> Mapping[str, tuple[str, str]]:
+        """What it bounds beside what is asked for: name to the limit and to what enforces it."""
         ...
 
     def problems(self) -> Sequence[Problem]:

@@ -42,6 +42,10 @@ class Display(Protocol):
         """
         ...
 
+    def check_keys(self, keys: Sequence[str]) -> None:
+        """Raise InvalidInput where :meth:`press` would, and press nothing."""
+        ...
+
     async def type_text(self, text: str) -> None:
         """Type ``text`` in any script into the window that has the focus; a newline is Return.
 

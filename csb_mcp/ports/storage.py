@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from csb_mcp.model import Event, Folders, Sandbox
+from csb_mcp.model import Event, Folders, LogPart, Sandbox
 
 
 class Watcher(Protocol):
@@ -42,6 +42,14 @@ class Keeper(Protocol):
 
     async def last_screen(self, folders: Folders) -> bytes | None:
         """What was kept (PNG), else None."""
+        ...
+
+    async def read_log(self, folders: Folders, offset: int | None, limit: int) -> LogPart:
+        """A part of the terminal's log: at most ``limit`` bytes from ``offset`` on.
+
+        ``offset`` None: the last ``limit`` bytes. What was never printed gives an empty part; what
+        is no longer kept, the oldest that is, with ``gap``. Raises HostUnable.
+        """
         ...
 
     async def remove_runtime(self, folders: Folders) -> None:

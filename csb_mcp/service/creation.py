@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn, cast
 
 from csb_mcp.errors import CreateFailed, CsbError
-from csb_mcp.model import Folders, Sandbox
+from csb_mcp.model import Folders, Launch, Problem, Sandbox
 from csb_mcp.ports import (
     Backend,
     Display,
     Displays,
+    Enclosure,
     Helper,
     Keeper,
+    Limiter,
     Terminal,
     Terminals,
     Watcher,
@@ -34,14 +36,21 @@ class Pieces:
     backends: Mapping[str, Backend]
     displays: Displays
     terminals: Terminals
+    limiter: Limiter
     keeper: Keeper
     watcher: Watcher
+
+    def problems(self) -> Sequence[Problem]:
+        """What this host lacks, piece by piece. Starts short processes."""
+        pieces = (*self.backends.values(), self.displays, self.terminals, self.limiter)
+        return [problem for piece in pieces for problem in piece.problems()]
 
 
 class Creation:
     """Brings one sandbox up, stage by stage; :meth:`undo` leaves nothing of it.
 
-    ``stage`` names what is being done, for the error; ``terminal`` is the root of what runs.
+    ``stage`` names what is being done, for the error; ``terminal`` is the root of what runs,
+    ``enclosure`` what bounds it.
     """
 
     def __init__(self, pieces: Pieces, sandbox: Sandbox, timeout: float) -> None:
@@ -54,6 +63,7 @@ class Creation:
         self._helper: Helper | None = None
         self.stage = "folders"
         self.terminal: Terminal | None = None
+        self.enclosure: Enclosure | None = None
 
     async def run(self, project: Project) -> Live:
         """All stages, within the timeout. Whatever it raises, the caller then calls undo."""
@@ -62,15 +72,23 @@ class Creation:
             await self._pieces.keeper.make(self._folders, self._sandbox.uid)
             self.stage = "prepare"
             spec = self._sandbox.spec
+            self.enclosure = await self._pieces.limiter.make(self._sandbox)
             payload = await self._backend.prepare(self._sandbox, self._folders, project.fd)
             screen = await self._pieces.displays.prepare(self._folders, spec.geometry, gl=spec.gl)
             self.stage = "terminal"
             self.terminal = await self._pieces.terminals.start(
-                self._folders, payload, screen, deadline
+                self._folders, _enclosed(payload, self.enclosure), screen, deadline
             )
             self.stage = "display and launcher"
             await self._answers(self.terminal, deadline)
-            return Live(self._sandbox.id, self._folders, self.terminal, self._display, self._helper)
+            return Live(
+                id=self._sandbox.id,
+                folders=self._folders,
+                terminal=self.terminal,
+                display=self._display,
+                helper=self._helper,
+                enclosure=self.enclosure,
+            )
 
     async def _answers(self, terminal: Terminal, deadline: float) -> None:
         """Display and helper, side by side; at once an error if either's program ends instead."""
@@ -139,6 +157,9 @@ class Creation:
             with contextlib.suppress(CsbError):
                 await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
             await terminal.close()
+        if self.enclosure is not None:
+            with contextlib.suppress(CsbError):
+                await self.enclosure.remove()
         await self._pieces.keeper.remove(self._folders)
 
     def failure(self, error: BaseException) -> CsbError:
@@ -153,3 +174,11 @@ class Creation:
         if isinstance(error, TimeoutError):
             return CreateFailed(f"it was not up within {self._timeout:g} s", **told)
         return CreateFailed(f"unexpected: {error!r}", hint="the daemon's log has more", **told)
+
+
+def _enclosed(payload: Launch, enclosure: Enclosure) -> Launch:
+    return replace(
+        payload,
+        argv=(*enclosure.payload_prefix, *payload.argv),
+        prefix=(*enclosure.prefix, *payload.prefix),
+    )

@@ -1,13 +1,17 @@
 """Cursors and frame names: opaque to callers, checked when they come back.
 
 Both carry the daemon's epoch: row generations and frame numbers start anew with each daemon, so an
-older one is recognised and answered with everything instead of a wrong difference.
+older one is recognised and answered with everything instead of a wrong difference. A frame's name
+also says which part of the display its picture shows and how large, so that a place on the picture
+can be found on the display again, by whatever daemon.
 """
 
 import secrets
 from dataclasses import dataclass
+from typing import Self
 
 from csb_mcp.errors import InvalidInput
+from csb_mcp.model import Frame, Image, Point, Region
 
 EPOCH = secrets.token_hex(3)
 
@@ -28,7 +32,7 @@ def parse_cursor(text: str, sandbox: str) -> Cursor:
     """Back from text. Of an older daemon: ``generation`` is None. Raises InvalidInput."""
     parts = text.split(".")
     numbers = parts[2:]
-    if len(parts) != 4 or not all(n.isascii() and n.isdigit() and len(n) < 16 for n in numbers):
+    if len(parts) != 4 or not all(map(_is_number, numbers)):
         raise InvalidInput(
             "not a cursor", field="cursor", hint="give one from an earlier answer, or none"
         )
@@ -40,14 +44,63 @@ def parse_cursor(text: str, sandbox: str) -> Cursor:
     return Cursor(sandbox, event, generation if parts[1] == EPOCH else None)
 
 
-def frame_name(number: int) -> str:
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 16
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a picture shows: ``width`` display pixels from ``x``, ``y`` on, ``pixels`` wide.
+
+    ``pixels`` 0: the whole display in its own size.
+    """
+
+    x: int = 0
+    y: int = 0
+    width: int = 0
+    pixels: int = 0
+
+    @classmethod
+    def of(cls, region: Region, image: Image, frame: Frame) -> Self:
+        """That of ``image``, which shows ``region`` of ``frame``."""
+        if (region.width, region.height, image.width) == (frame.width, frame.height, frame.width):
+            return cls()
+        return cls(region.x, region.y, region.width, image.width)
+
+    def on_display(self, at: Point, fields: tuple[str, str]) -> Point:
+        """The display's pixel in the middle of the picture's. Raises InvalidInput (``fields``)."""
+        if not self.pixels:
+            return at
+        if at.x >= self.pixels:
+            raise InvalidInput(
+                f"{at.x} is not on that picture, which is {self.pixels} pixels wide",
+                field=fields[0],
+                hint="leave frame out to give display pixels",
+            )
+        scale = self.width / self.pixels
+        return Point(self.x + int((at.x + 0.5) * scale), self.y + int((at.y + 0.5) * scale))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameName:
+    """A frame that was given out. ``number`` is None if another daemon did so."""
+
+    number: int | None
+    view: View
+
+
+def frame_name(number: int, view: View | None = None) -> str:
     """The name under which a frame is given out."""
-    return f"{EPOCH}-{number}"
+    name = f"{EPOCH}-{number}"
+    if view is None or not view.pixels:
+        return name
+    return f"{name}-{view.x}.{view.y}.{view.width}.{view.pixels}"
 
 
-def frame_number(name: str, field: str) -> int | None:
-    """Back from a name; None if another daemon gave it out. Raises InvalidInput."""
-    epoch, dash, number = name.partition("-")
-    if not dash or not (number.isascii() and number.isdigit() and len(number) < 16):
+def parse_frame(name: str, field: str) -> FrameName:
+    """Back from a name. Raises InvalidInput."""
+    epoch, number, view = (*name.split("-", 2), "", "")[:3]
+    shown = view.split(".") if view else []
+    if not _is_number(number) or len(shown) not in (0, 4) or not all(map(_is_number, shown)):
         raise InvalidInput("not a frame", field=field, hint="give the frame of a screenshot")
-    return int(number) if epoch == EPOCH else None
+    return FrameName(int(number) if epoch == EPOCH else None, View(*map(int, shown)))

@@ -1,4 +1,4 @@
-"""Create, stop, delete, the end by itself, and the restart of the daemon.
+"""Create, pause, resume, stop, delete, and the end by itself.
 
 One rule holds it together: a row says ``creating`` before the first process starts, and whoever
 changes a sandbox's state holds its lock. What is rolled back is rolled back whole, also when the
@@ -15,17 +15,20 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CsbError, HelperFailed, TerminalFailed
+from csb_mcp.errors import CsbError, TerminalFailed
+from csb_mcp.lib.units import size_text
 from csb_mcp.model import Folders, Limits, Region, Sandbox, SandboxSpec, SandboxState
-from csb_mcp.ports import Terminal
+from csb_mcp.ports import Backend, Enclosure, Meter
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.events import Events
 from csb_mcp.service.policy import Project, check_spec, open_project
 from csb_mcp.service.registry import Live, Registry
+from csb_mcp.service.restart import Restart
+from csb_mcp.service.sampler import Sampler
+from csb_mcp.service.vigil import Vigil
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_ADOPT_SECONDS = 10.0
 _KILL_SECONDS = 1.0  # between SIGTERM and SIGKILL, for what the payload's end left behind
 _LAST_ROWS = 2000  # of the terminal, kept after the end
 
@@ -34,13 +37,23 @@ class Lifecycle:
     """Brings sandboxes up and down. Holds no state of its own beside the registry."""
 
     def __init__(
-        self, settings: Settings, pieces: Pieces, registry: Registry, events: Events
+        self,
+        settings: Settings,
+        pieces: Pieces,
+        registry: Registry,
+        events: Events,
+        meter: Meter,
     ) -> None:
         self._settings = settings
         self._pieces = pieces
         self._registry = registry
         self._events = events
         self._registering = asyncio.Lock()
+        self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
+        self._sampler = Sampler(settings, registry, meter, self)
+        self._restart = Restart(
+            settings, pieces, registry, events, roll_back=self._roll_back, begin=self._begin
+        )
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :meth:`~csb_mcp.ports.SandboxService.create`."""
@@ -65,7 +78,7 @@ class Lifecycle:
             state=SandboxState.CREATING,
             uid=uid,
             created_at=time.time(),
-            limits=_limits(spec),
+            limits=_limits(spec, backend),
             unguarded=tuple(backend.unguarded(project.path)),
             attach=_attach(self._pieces.keeper.folders(made), uid),
         )
@@ -76,7 +89,9 @@ class Lifecycle:
         creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
         try:
             live = await creation.run(project)
-            running = replace(sandbox, state=SandboxState.RUNNING)
+            running = replace(
+                sandbox, state=SandboxState.RUNNING, limits=_enforced(sandbox, live.enclosure)
+            )
             await self._registry.put(running)
         except BaseException as error:
             await _finish(self._roll_back(sandbox, creation, error))
@@ -103,9 +118,11 @@ class Lifecycle:
     def _begin(self, live: Live, sandbox: Sandbox) -> None:
         self._registry.live[live.id] = live
         self._spawn(live, self._watch(live))
-        self._spawn(live, self._guard(sandbox))
+        self._spawn(live, self._vigil.files(sandbox))
         if sandbox.spec.ttl is not None:
-            self._spawn(live, self._expire(live.id, sandbox.created_at + sandbox.spec.ttl))
+            self._spawn(live, self._vigil.age(sandbox, sandbox.spec.ttl))
+        if sandbox.spec.idle_timeout is not None:
+            self._spawn(live, self._vigil.idleness(live, sandbox.spec.idle_timeout))
 
     @staticmethod
     def _spawn(live: Live, work: Coroutine[Any, Any, None]) -> None:
@@ -120,26 +137,37 @@ class Lifecycle:
             reason = f"its program exited with status {status}"
         except TerminalFailed as error:
             status, reason = None, f"lost: {error.message}"
+        if not live.ending and (hit := await self._sampler.check(live)):
+            reason = f"{reason}; {hit}"
         async with self._registry.lock(live.id):
             if not live.ended.is_set():
                 await self._end(live, SandboxState.DEAD, reason, status)
 
-    async def _expire(self, sandbox_id: str, at: float) -> None:
-        while (left := at - time.time()) > 0:
-            await asyncio.sleep(min(left, 60.0))  # in slices: the wall clock may be set meanwhile
-        await self.stop(sandbox_id, "its ttl has passed")
+    async def pause(self, sandbox_id: str) -> Sandbox:
+        """Hold its payload still. Raises SandboxEnded, Conflict."""
+        return await _finish(self._turn(sandbox_id, SandboxState.PAUSED))
 
-    async def _guard(self, sandbox: Sandbox) -> None:
-        """Warn when the payload makes a file that the host may execute unasked."""
-        watched = self._pieces.watcher.appearing(sandbox.spec.project_dir, sandbox.unguarded)
-        async for path in watched:
-            warning = f"{path} appeared in the project: programs on the host may execute it unasked"
-            async with self._registry.lock(sandbox.id):
-                record = self._registry.find(sandbox.id)
-                if warning in record.warnings:
-                    continue
-                await self._registry.put(replace(record, warnings=(*record.warnings, warning)))
-            await self._events.publish(sandbox.id, "warning", warning=warning)
+    async def resume(self, sandbox_id: str) -> Sandbox:
+        """Let it go on. Raises SandboxEnded, Conflict."""
+        return await _finish(self._turn(sandbox_id, SandboxState.RUNNING))
+
+    async def _turn(self, sandbox_id: str, state: SandboxState) -> Sandbox:
+        async with self._registry.lock(sandbox_id):
+            live = self._registry.running(sandbox_id)
+            record = self._registry.find(sandbox_id)
+            if record.state is state:
+                return record
+            pausing = state is SandboxState.PAUSED
+            act = live.enclosure.freeze if pausing else live.enclosure.thaw
+            await act(live.terminal.pane_pid)
+            record = replace(record, state=state)
+            await self._registry.put(record)
+        await self._events.publish(sandbox_id, "paused" if pausing else "resumed")
+        return record
+
+    async def warn(self, sandbox_id: str, warning: str) -> None:
+        """Put a warning into the record, once, and publish it."""
+        await self._vigil.warn(sandbox_id, warning)
 
     async def stop(self, sandbox_id: str, reason: str = "stopped on request") -> Sandbox:
         """End it; what has ended already stays as it is."""
@@ -151,32 +179,23 @@ class Lifecycle:
             if live is not None:
                 await self._end(live, SandboxState.STOPPED, reason, None)
             elif not (sandbox := self._registry.find(sandbox_id)).state.ended:
-                await self._end_unadopted(sandbox, reason)
+                await self._restart.end_unadopted(sandbox, reason)
             return self._registry.find(sandbox_id)
-
-    async def _end_unadopted(self, sandbox: Sandbox, reason: str) -> None:
-        """End one that did not answer when this daemon started. Lock held.
-
-        Raises TerminalFailed if it still does not: then a person has to look.
-        """
-        folders = self._pieces.keeper.folders(sandbox.id)
-        now = asyncio.get_running_loop().time()
-        terminal = await self._pieces.terminals.adopt(folders, now + _ADOPT_SECONDS)
-        if terminal is not None:
-            await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
-        await self._pieces.keeper.remove_runtime(folders)
-        stopped = replace(sandbox, state=SandboxState.STOPPED, reason=reason, ended_at=time.time())
-        await self._registry.put(stopped)
-        await self._events.publish(sandbox.id, "stopped", reason=reason)
 
     async def _end(self, live: Live, state: SandboxState, reason: str, status: int | None) -> None:
         """Keep its last words, end its tree, remove what only the running need. Lock held."""
         await self._keep_last(live)
         live.ending = True
-        if state is SandboxState.STOPPED:
+        patience = _KILL_SECONDS
+        if self._registry.find(live.id).state is SandboxState.PAUSED:
+            # Only what is thawed can die; it gets no time to do anything else.
+            await live.enclosure.thaw(live.terminal.pane_pid)
+            patience = 0.0
+        elif state is SandboxState.STOPPED:
             await self._ask_to_end(live)
-        await live.terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
+        await live.terminal.kill(asyncio.get_running_loop().time() + patience)
         await live.close()
+        await live.enclosure.remove()
         await self._pieces.keeper.remove_runtime(live.folders)
         record = self._registry.find(live.id)
         ended = replace(
@@ -219,60 +238,18 @@ class Lifecycle:
         return sandbox
 
     async def restore(self) -> None:
-        """After a start of the daemon: adopt what lives, mark what died, remove what it left."""
-        left = await self._registry.restore()
-        await self._events.restore()
-        async with asyncio.TaskGroup() as group:
-            for sandbox in left:
-                group.create_task(self._restore_one(sandbox))
+        """After a start of the daemon: take up what an earlier one left."""
+        await self._restart.run()
+        self._sampler.start()
 
-    async def _restore_one(self, sandbox: Sandbox) -> None:
-        try:
-            await self._take_up(sandbox)
-        except Exception:  # noqa: BLE001 - logged; see below
-            # One sandbox that cannot be taken up must not keep the daemon from the others. Nothing
-            # is ended on a guess: stop and delete try again, and so does the next start.
-            _log.exception("sandbox %s cannot be taken up", sandbox.id)
-
-    async def _take_up(self, sandbox: Sandbox) -> None:
-        deadline = asyncio.get_running_loop().time() + _ADOPT_SECONDS
-        folders = self._pieces.keeper.folders(sandbox.id)
-        terminal = await self._pieces.terminals.adopt(folders, deadline)
-        if sandbox.state is SandboxState.CREATING:
-            await self._abandon(sandbox, terminal)
-        elif terminal is None:
-            await self._lost(sandbox)
-        else:
-            await self._adopt(sandbox, terminal, deadline)
-
-    async def _abandon(self, sandbox: Sandbox, terminal: Terminal | None) -> None:
-        """Nobody was ever told of it: what its create began is undone."""
-        creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
-        creation.terminal = terminal
-        error = HelperFailed("the daemon ended while it was being created")
-        await self._roll_back(sandbox, creation, error)
-
-    async def _lost(self, sandbox: Sandbox) -> None:
-        await self._pieces.keeper.remove_runtime(self._pieces.keeper.folders(sandbox.id))
-        reason = "lost: its processes ended while no daemon ran (killed, or the host restarted)"
-        dead = replace(sandbox, state=SandboxState.DEAD, reason=reason, ended_at=time.time())
-        await self._registry.put(dead)
-        await self._events.publish(sandbox.id, "dead", reason=reason)
-
-    async def _adopt(self, sandbox: Sandbox, terminal: Terminal, deadline: float) -> None:
-        folders, geometry = self._pieces.keeper.folders(sandbox.id), sandbox.spec.geometry
-        backend = self._pieces.backends[sandbox.spec.backend]
-        # Side by side, and each may be missing: a payload that ended, or that broke its helper or
-        # its display, is adopted all the same, so that it can be looked at and stopped.
-        display, helper = await asyncio.gather(
-            _or_none(self._pieces.displays.connect(folders, geometry, deadline)),
-            _or_none(backend.connect(folders, terminal.pane_pid, deadline)),
-        )
-        self._begin(Live(sandbox.id, folders, terminal, display, helper), sandbox)
-        await self._events.publish(sandbox.id, "adopted")
+    @property
+    def sampler(self) -> Sampler:
+        """Histories of the host and, by way of it, of the sandboxes."""
+        return self._sampler
 
     async def close(self) -> None:
         """Let go of all sandboxes; they go on."""
+        await self._sampler.close()
         for live in list(self._registry.live.values()):
             await live.close()
         self._registry.live.clear()
@@ -300,14 +277,6 @@ async def _finish(work: Coroutine[Any, Any, _T]) -> _T:
     return task.result()
 
 
-async def _or_none(work: Coroutine[Any, Any, _T]) -> _T | None:
-    try:
-        return await work
-    except CsbError as error:
-        _log.warning("not adopted: %s", error)
-        return None
-
-
 async def _whole_screen(live: Live) -> bytes:
     display = live.need_display()
     frame = await display.capture()
@@ -324,7 +293,22 @@ def _attach(folders: Folders, uid: int) -> str:
     return f"setpriv --reuid={uid} --regid={uid} --clear-groups {attach}"
 
 
-def _limits(spec: SandboxSpec) -> Limits:
-    if spec.ttl is None:
-        return Limits()
-    return Limits(asked={"ttl": f"{spec.ttl:g}s"}, enforced_by={"ttl": "csb-mcp"})
+def _limits(spec: SandboxSpec, backend: Backend) -> Limits:
+    """What was asked for, in words, by name; and what the backend bounds anyway."""
+    asked = {"memory": size_text(spec.memory), "pids": str(spec.pids)}
+    if spec.cpus is not None:
+        asked["cpus"] = f"{spec.cpus:g}"
+    if spec.ttl is not None:
+        asked["ttl"] = f"{spec.ttl:g}s"
+    if spec.idle_timeout is not None:
+        asked["idle_timeout"] = f"{spec.idle_timeout:g}s"
+    bounds = backend.bounds(spec)
+    asked |= {name: limit for name, (limit, _) in bounds.items()}
+    return Limits(asked=asked, enforced_by={name: by for name, (_, by) in bounds.items()})
+
+
+def _enforced(sandbox: Sandbox, enclosure: Enclosure) -> Limits:
+    """With what enforces each limit that was asked for: the host's means, or this program."""
+    asked, known = sandbox.limits.asked, sandbox.limits.enforced_by
+    by = {name: known.get(name) or enclosure.enforced_by.get(name, "csb-mcp") for name in asked}
+    return Limits(asked=asked, enforced_by=by)

@@ -3,6 +3,9 @@
 import asyncio
 import secrets
 import string
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from csb_mcp.errors import (
@@ -14,7 +17,8 @@ from csb_mcp.errors import (
     SandboxEnded,
 )
 from csb_mcp.model import Folders, Sandbox, SandboxState
-from csb_mcp.ports import Display, Helper, Store, Terminal
+from csb_mcp.ports import Display, Enclosure, Helper, Store, Terminal
+from csb_mcp.service.history import History
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 8
@@ -35,10 +39,31 @@ class Live:
     terminal: Terminal
     display: Display | None
     helper: Helper | None
+    enclosure: Enclosure
     ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     last_rows: tuple[str, ...] = ()
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    history: History = field(default_factory=History)
+    calls: int = 0
+    last_call: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def busy(self) -> Generator[None]:
+        """Somebody works with it: it is not idle, nor was it until the end of the block."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
+            self.last_call = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time since the last output or call, 0 while a call runs."""
+        if self.calls:
+            return 0.0
+        return min(self.terminal.idle_seconds, time.monotonic() - self.last_call)
 
     def need_helper(self) -> Helper:
         """The helper. Raises HelperFailed if there is none."""
@@ -61,7 +86,7 @@ class Live:
         return self.display
 
     async def close(self) -> None:
-        """Let go of all three; the sandbox goes on."""
+        """Let go of all pieces; the sandbox goes on."""
         for task in self.tasks - {asyncio.current_task()}:
             task.cancel()
         if self.helper is not None:
@@ -69,6 +94,7 @@ class Live:
         if self.display is not None:
             await self.display.close()
         await self.terminal.close()
+        self.enclosure.close()
 
 
 class Registry:
@@ -166,6 +192,18 @@ class Registry:
                 hint="stop it, or restart the daemon to try again; the daemon's log says more",
             )
         raise ended(sandbox)
+
+    def active(self, ref: str) -> Live:
+        """As :meth:`running`, and not paused: for calls that want something done inside."""
+        live = self.running(ref)
+        record = self.find(live.id)
+        if record.state is SandboxState.PAUSED:
+            raise _paused(record)
+        return live
+
+
+def _paused(sandbox: Sandbox) -> Conflict:
+    return Conflict(f"sandbox {sandbox.id} is paused", sandbox=sandbox.id, hint="resume it first")
 
 
 def ended(sandbox: Sandbox) -> SandboxEnded:

@@ -13,7 +13,7 @@ from typing import assert_never
 import regex
 
 from csb_mcp.errors import InvalidInput, SandboxEnded
-from csb_mcp.lib.pulse import Pulse
+from csb_mcp.lib.pulse import beat_within
 from csb_mcp.model import (
     Condition,
     Exited,
@@ -27,7 +27,7 @@ from csb_mcp.model import (
     TerminalRegex,
     TerminalText,
 )
-from csb_mcp.service.cursor import frame_name, frame_number, parse_cursor
+from csb_mcp.service.cursor import frame_name, parse_cursor, parse_frame
 from csb_mcp.service.registry import Live, Registry, ended
 
 _FILE_SECONDS = 0.05
@@ -228,7 +228,7 @@ async def _terminal(live: Live, pattern: _Pattern, since: int | None) -> str:
             return found
         since = rows.generation
         # Output is heard of through the log: if its disk is full, by a look now and then.
-        await _beat(output, seen, _LOOK_SECONDS)
+        await beat_within(output, seen, _LOOK_SECONDS)
 
 
 async def _idle(live: Live, seconds: float) -> str:
@@ -238,29 +238,21 @@ async def _idle(live: Live, seconds: float) -> str:
 
 
 async def _changed(live: Live, frame: str) -> str:
-    display, known = live.need_display(), frame_number(frame, "until.screen_changed")
+    display, known = live.need_display(), parse_frame(frame, "until.screen_changed").number
     while True:
         seen = display.damage.count
         now = (await display.capture()).number
         if now != known:
             return f"frame {frame_name(now)}"
-        await _beat(display.damage, seen, _LOOK_SECONDS)
+        await beat_within(display.damage, seen, _LOOK_SECONDS)
 
 
 async def _stable(live: Live, seconds: float) -> str:
     display = live.need_display()
     number, since = (await display.capture()).number, time.monotonic()
     while (left := since + seconds - time.monotonic()) > 0:
-        await _beat(display.damage, display.damage.count, min(left, _LOOK_SECONDS))
+        await beat_within(display.damage, display.damage.count, min(left, _LOOK_SECONDS))
         frame = await display.capture()
         if frame.number != number:
             number, since = frame.number, time.monotonic()
     return f"frame {frame_name(number)} for {seconds:g} s"
-
-
-async def _beat(pulse: Pulse, seen: int, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await pulse.beyond(seen)
-    except TimeoutError:
-        return

@@ -55,6 +55,8 @@ usage() {
     '  --environment FILE    KEY=VALUE pairs for it, each ended by a NUL' \
     '  --network none        the only network this launcher gives' \
     '  --pids N              how many processes it may have (1024)' \
+    '  --tmp-size N          bytes of its /tmp (1 GiB), in memory' \
+    '  --shm-size N          bytes of its /dev/shm (512 MiB), in memory' \
     '  --x11-dir DIR --xauthority FILE                a display: the folder of its socket, the key' \
     '  --exec-dir DIR --control FIFO --status FIFO    the daemon'\''s channel to the helper' \
     '  --messages FILE       where to complain, instead of stderr' \
@@ -63,7 +65,8 @@ usage() {
 }
 
 parse() {
-  shell='' home='' source='' environment='' network=none pids=1024 x11='' xauthority='' exec_dir=''
+  shell='' home='' source='' environment='' network=none pids=1024 x11=''
+  tmp_size=1073741824 shm_size=536870912 xauthority='' exec_dir=''
   control='' status='' messages='' print='' project=$PWD
   programs=() command=()
   local value
@@ -87,6 +90,8 @@ parse() {
           --environment) environment=$value ;;
           --network) network=$value ;;
           --pids) pids=$value ;;
+          --tmp-size) tmp_size=$value ;;
+          --shm-size) shm_size=$value ;;
           --x11-dir) x11=$value ;;
           --xauthority) xauthority=$value ;;
           --exec-dir) exec_dir=$value ;;
@@ -103,6 +108,8 @@ parse() {
   done
   [[ $network == none ]] || die "network $network is not available here; use --network none"
   [[ $pids =~ ^[1-9][0-9]{0,6}$ ]] || die "--pids $pids is not a number"
+  [[ $tmp_size =~ ^[1-9][0-9]{0,15}$ && $shm_size =~ ^[1-9][0-9]{0,15}$ ]] ||
+    die '--tmp-size and --shm-size are numbers of bytes'
   [[ -z $home || -d $home ]] || die "--home $home is not a folder"
   [[ -z $control || (-p $control && -p $status && -d $exec_dir) ]] ||
     die '--control, --status and --exec-dir go together'
@@ -178,8 +185,8 @@ system_args() {
   # bwrap binds the terminal it was started on at /dev/console; the payload has one of its own.
   args+=(
     --dev /dev --dev-bind /dev/null /dev/console
-    --perms 1777 --size 536870912 --tmpfs /dev/shm --remount-ro /dev
-    --perms 1777 --size 1073741824 --tmpfs /tmp --perms 0700 --dir /tmp/csb-commands
+    --perms 1777 --size "$shm_size" --tmpfs /dev/shm --remount-ro /dev
+    --perms 1777 --size "$tmp_size" --tmpfs /tmp --perms 0700 --dir /tmp/csb-commands
     --size 67108864 --tmpfs /run --perms 0700 --dir /run/user
     --symlink ../tmp /var/tmp
   )

@@ -9,7 +9,7 @@
 }
 flags=(--no-sandbox --disable-gpu --no-first-run --no-default-browser-check --password-store=basic
   --disable-background-networking --disable-component-update --disable-sync
-  '--window-position=0,0') # no window manager places it; a later flag of the caller's wins
+  '--window-position=0,0') # where no window manager places it; a later flag of the caller's wins
 profile="--user-data-dir=/tmp/chromium-$$" # two processes on one profile break each other
 for argument in "$@"; do
   [[ $argument != --user-data-dir* ]] || profile=

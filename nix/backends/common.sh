@@ -10,6 +10,7 @@
 #   CSB_PATH      PATH inside, without /opt/csb/bin
 #   CSB_SHARE     folder that is bound at /opt/csb: helper.sh, bin/, chromium-policy.json
 #   CSB_BPF       seccomp filter for this machine
+#   CSB_LWM       optional: the window manager, absolute path inside
 #   CSB_XKB CSB_XKBCOMP    optional: folder with the X server's keymap, compiled; the compiler
 #
 # shellcheck disable=SC2154  # the preamble sets them

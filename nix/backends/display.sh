@@ -1,14 +1,19 @@
 # shellcheck shell=bash disable=SC2154  # joined behind a preamble and common.sh, which set CSB_*
 #
-# display: become one X server (Xvfb) in a small sandbox of its own.
+# display: become one X server (Xvfb) in a small sandbox of its own. Beside it, in another one, a
+# window manager (lwm) if the host has it; it is no condition of anything, and dies with the server.
 #
 #   display --x11-dir D --framebuffer-dir D --xauthority F --ready-fifo F --geometry WxH [--gl]
-#   display ... --print-args    show what would run, one argument a line
+#   display ... --print-args    show what would run, one argument a line: the server, then, after an
+#                               empty line, the window manager
 #   display --contract          print the version of this command line
 #
 # The server has its own network namespace and a private /tmp/.X11-unix (the folder x11-dir), so it
 # is always :0, no abstract socket of it is within anybody's reach, and none of another is in its
 # own. Clients come from the payload and are hostile: the server gets what it needs to draw, no more.
+# The window manager reads what clients say of their windows, and they may take it over so. Then they
+# have what they had, a client's connection, and less: no project, no network, no process more. It
+# shares nothing with the server but the socket, so the server is out of its reach too.
 
 gl='' print='' x11='' framebuffer='' xauthority='' ready='' geometry=''
 while (($#)); do
@@ -42,12 +47,13 @@ done
 
 # Xvfb as PID 1: it reaps the one child it has (xkbcomp) itself. It needs no /sys, and /proc only for
 # llvmpipe, which looks for processors there.
-args=(
+box=(
   --unshare-user --uid 1000 --gid 1000 --disable-userns --cap-drop ALL
   --unshare-pid --as-pid-1 --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try
   --hostname display --new-session --die-with-parent --seccomp 7
 )
-root_args args
+root_args box
+args=("${box[@]}")
 if [[ -f ${CSB_XKB:-}/keymap.xkm ]]; then
   args+=(--ro-bind "$CSB_XKB" /run/xkb --ro-bind "$CSB_XKBCOMP" /run/xkbcomp
     --ro-bind "$CSB_XKB/xkbcomp" "$CSB_XKBCOMP")
@@ -77,11 +83,39 @@ else
   server+=(-extension GLX)
 fi
 
+# One line of sh as PID 1, which starts it again: clients can disconnect it, and find its mistakes. It
+# may have two processes, the line and lwm, so no click starts a program in there: on the second
+# button lwm wants to run xterm, or what a client wrote into the server's RESOURCE_MANAGER.
+# dash names that limit -p, bash -u. Both loops end, should nobody be left to end them.
+manage='n=0;
+while [ ! -S /tmp/.X11-unix/X0 ] && [ "$n" -lt 300 ]; do n=$((n + 1)); sleep 0.1; done;
+(ulimit -u 2) 2>/dev/null && ulimit -u 2 || ulimit -p 2 || exit; n=0;
+while [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" 2>/dev/null; sleep 0.5; done'
+manager=(/bin/sh -c "${manage//$'\n'/ }" "${CSB_LWM:-}")
+manager_args=(
+  "${box[@]}" --dev /dev --size 65536 --tmpfs /tmp --dir /run
+  --ro-bind "$x11" /tmp/.X11-unix --ro-bind "$xauthority" /run/xauthority
+  --remount-ro / --chdir / --setenv PATH "$CSB_PATH"
+  --setenv DISPLAY :0 --setenv XAUTHORITY /run/xauthority
+)
+
+# run_manager: become it, a moment later: whoever waits for the display shall have the processors.
+run_manager() {
+  read -rt 0.2 <> <(:) || : # a pipe that nothing comes out of
+  kill -0 $$ || exit        # the server has gone meanwhile, and nothing would end us with it
+  exec 7<"$CSB_BPF"
+  close_others 7
+  ulimit -v 131072 2>/dev/null || :
+  exec_bwrap manager_args "${manager[@]}"
+}
+
 if [[ -n $print ]]; then
   printf '%s\n' "$CSB_BWRAP" "${args[@]}" -- "${server[@]}"
+  [[ -z ${CSB_LWM:-} ]] || printf '%s\n' '' "$CSB_BWRAP" "${manager_args[@]}" -- "${manager[@]}"
   exit
 fi
 ulimit -c 0
+[[ -z ${CSB_LWM:-} ]] || run_manager &
 ulimit -v "$limit" 2>/dev/null || : # refused only if a lower limit is in force already
 # O_RDWR: opening does not wait for a reader, and Xvfb never gets SIGPIPE from one that left between
 # the number and its newline, which are two writes.

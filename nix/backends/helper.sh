@@ -184,6 +184,8 @@ case ${1:-} in
   begin)
     channel=$2
     ulimit -c 0
+    # At most so many files for a process; one that asks for no more keeps what it was given.
+    ulimit -Hn 65536 2>/dev/null || ulimit -n 65536 2>/dev/null || :
     ulimit -u "$3" || : # fails only if the limit that was inherited is lower
     check_self
     check_mounts "${@:4:3}" "${@:8:$7}"

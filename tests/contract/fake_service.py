@@ -12,6 +12,7 @@ from pathlib import Path
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, NotFound, SandboxEnded
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
@@ -32,6 +33,7 @@ from csb_mcp.model import (
     SandboxSpec,
     SandboxState,
     SandboxUsage,
+    ScreenChanged,
     Screenshot,
     TerminalText,
     TerminalView,
@@ -56,15 +58,15 @@ class FakeService:
         self.log = b"one\r\n\x1b[31mtwo\x1b[0m\r\n"
         self.log_start = 0  # what lies before it is no longer kept
         self.happened: list[Event] = []
-        self.readers = 0
-        self._news = asyncio.Condition()
+        self.readers = self.followers = self.watched = 0  # of the log, of events, of changes
+        self.news, self.printed, self.drawn = Pulse(), Pulse(), Pulse()
 
-    async def print(self, data: bytes) -> None:
+    def print(self, data: bytes) -> None:
         """Add to the log that all sandboxes share; who follows it is woken."""
         self.log += data
-        await self.wake()
+        self.printed.beat()
 
-    async def happen(self, kind: str, sandbox: str = "x", **data: str) -> None:
+    def happen(self, kind: str, sandbox: str = "x", **data: str) -> None:
         """Something happens."""
         event = Event(
             sequence=len(self.happened) + 1,
@@ -74,12 +76,7 @@ class FakeService:
             data=data,
         )
         self.happened.append(event)
-        await self.wake()
-
-    async def wake(self) -> None:
-        """Let all followers look again."""
-        async with self._news:
-            self._news.notify_all()
+        self.news.beat()
 
     def _called(self, name: str, **arguments: object) -> None:
         self.calls.append(name)
@@ -143,7 +140,7 @@ class FakeService:
             exit_status=143,
         )
         self.sandboxes[record.id] = record
-        await self.wake()
+        self.printed.beat()
         return record
 
     async def delete(self, sandbox: str) -> Sandbox:
@@ -212,8 +209,7 @@ class FakeService:
                 elif part.ended:
                     return
                 else:
-                    async with self._news:
-                        await self._news.wait()
+                    await self.printed.beyond(self.printed.count)
         finally:
             self.readers -= 1
 
@@ -256,10 +252,15 @@ class FakeService:
         timeout: float,
         cursor: Mapping[str, str],
     ) -> WaitResult:
-        """Satisfied at once by any TerminalText; else it takes the whole timeout."""
+        """Satisfied at once by any TerminalText; else it takes the whole timeout.
+
+        An empty text, which stands in every row, waits for ``printed``; a screen for ``drawn``.
+        """
         self._called("wait", until=until, mode=mode, cursor=cursor)
         found = [self._find(sandbox).id for sandbox in sandboxes]
         cursors = {sandbox: f"{sandbox}.2" for sandbox in found}
+        if (condition := until[0]) == TerminalText("") or isinstance(condition, ScreenChanged):
+            return await self._change(found[0], condition, timeout)
         for index, condition in enumerate(until):
             if isinstance(condition, TerminalText):
                 match = Match(found[0], index, condition.text)
@@ -271,6 +272,17 @@ class FakeService:
             self.waits_cancelled += 1
             raise
         return WaitResult(False, (), cursors, timeout)
+
+    async def _change(self, sandbox: str, condition: Condition, timeout: float) -> WaitResult:
+        pulse = self.drawn if isinstance(condition, ScreenChanged) else self.printed
+        self.watched += 1
+        try:
+            async with asyncio.timeout(timeout):
+                await pulse.beyond(pulse.count)
+        finally:
+            self.watched -= 1
+        match = Match(sandbox, 0, "")
+        return WaitResult(True, (match,), {sandbox: f"{sandbox}.{pulse.count}"}, 0.1)
 
     async def metrics(self, sandbox: str | None) -> Metrics:
         self._called("metrics")
@@ -299,16 +311,15 @@ class FakeService:
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         self._called("events", after=after)
         position = len(self.happened) if after is None else after
-        self.readers += 1
+        self.followers += 1
         try:
             while True:
                 for event in self.happened[position:]:
                     position = event.sequence
                     yield event
-                async with self._news:
-                    await self._news.wait()
+                await self.news.beyond(self.news.count)
         finally:
-            self.readers -= 1
+            self.followers -= 1
 
 
 class FakeApp:
@@ -316,9 +327,6 @@ class FakeApp:
 
     def __init__(self) -> None:
         self.service = FakeService()
-
-    def problems(self) -> Sequence[Problem]:
-        return self.service.problems()
 
     async def close(self) -> None:
         Path(os.environ["CSB_MCP_STATE_DIR"], "closed").touch()

@@ -15,7 +15,6 @@ from csb_mcp.config import SETTINGS, Settings
 from csb_mcp.decode.conditions import CONDITIONS
 from csb_mcp.model import SandboxState
 from csb_mcp.ports import SandboxService
-from csb_mcp.transports.cli import reference
 from csb_mcp.transports.cli.verbs import VERBS
 from csb_mcp.transports.mcp.server import build_server
 
@@ -100,9 +99,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
             assert documented[field.name] == text, field.name
 
 
-def test_the_commands_are_documented_by_what_the_parser_takes() -> None:
-    text = (DOCS / "cli.md").read_text()
-    assert text == reference.markdown(), "write it anew from csb_mcp.transports.cli.reference"
+def test_every_command_is_documented() -> None:
     assert {f"csb-mcp {verb}" for verb in VERBS} | {"claude-sandbox"} == set(sections("cli.md"))
 
 

@@ -44,6 +44,17 @@ class Inspector:
             check=False,
         )
 
+    def listed(self, era: str, method: str, *options: str) -> dict[str, Any]:
+        """The whole result of a method that is no tool's."""
+        done = self.run(era, "--method", method, *options)
+        assert done.returncode == 0, f"{method}: {done.stdout}{done.stderr}"
+        return json.loads(done.stdout)["result"]
+
+    def resource(self, era: str, uri: str) -> dict[str, Any]:
+        """What a resource holds."""
+        (contents,) = self.listed(era, "resources/read", "--uri", uri)["contents"]
+        return contents
+
     def call(self, era: str, tool: str, **arguments: object) -> dict[str, Any]:
         """A tool's whole result. Fails unless the tool succeeded."""
         named = ("--method", "tools/call", "--tool-name", tool)
@@ -100,10 +111,23 @@ def wait_for_idle_exit(socket: Path) -> None:
 
 @pytest.mark.parametrize("era", ERAS)
 def test_the_schemas_are_portable(inspector: Inspector, era: str) -> None:
-    done = inspector.run(era, "--method", "tools/list", "--strict")
-    assert done.returncode == 0, done.stdout + done.stderr
-    names = {tool["name"] for tool in json.loads(done.stdout)["result"]["tools"]}
+    tools = inspector.listed(era, "tools/list", "--strict")["tools"]
+    names = {tool["name"] for tool in tools}
     assert {"create_sandbox", "screenshot", "send_keys", "metrics", "stop"} <= names
+    assert {"pause", "resume", "click", "drag", "scroll", "type_text"} <= names
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_resources_and_prompts_are_listed(inspector: Inspector, era: str) -> None:
+    resources = inspector.listed(era, "resources/list")["resources"]
+    assert resources[0]["uri"] == "csb://sandboxes"
+    templates = inspector.listed(era, "resources/templates/list")["resourceTemplates"]
+    assert len(templates) == 4
+    prompts = inspector.listed(era, "prompts/list")["prompts"]
+    assert [prompt["name"] for prompt in prompts] == ["supervise", "hand_over"]
+    asked = ("--prompt-name", "supervise", "--prompt-args", "goal=all is well")
+    prompt = inspector.listed(era, "prompts/get", *asked)
+    assert "all is well" in prompt["messages"][0]["content"]["text"]
 
 
 @pytest.mark.timeout(180)
@@ -143,6 +167,12 @@ def drive(inspector: Inspector, era: str, sandbox: str) -> None:
     (image,) = (part for part in shot if part["type"] == "image")
     assert image["mimeType"] == "image/png"
     assert base64.b64decode(image["data"]).startswith(b"\x89PNG")
+
+    address = f"csb://sandbox/{sandbox}"
+    assert json.loads(inspector.resource(era, address)["text"])["id"] == sandbox
+    assert "answer 42" in inspector.resource(era, f"{address}/terminal")["text"]
+    screen = inspector.resource(era, f"{address}/screen")
+    assert base64.b64decode(screen["blob"]).startswith(b"\x89PNG")
 
     usage = inspector.value(era, "metrics", sandbox=sandbox)
     assert usage["host"]["sandboxes_running"] == 1

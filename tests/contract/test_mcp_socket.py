@@ -1,10 +1,8 @@
 """MCP over a Unix socket: the preface, the framing, and ends of all kinds."""
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +14,9 @@ from csb_mcp.transports.mcp import connections as under_test
 from csb_mcp.transports.mcp.connections import Connections
 from csb_mcp.transports.mcp.lines import MAX_LINE
 from tests.contract.fake_service import FakeService
+from tests.support.mcp_peer import HELLO, META, PREFACE, connected, eventually, greeted
 
-PREFACE = {"version": __version__, "toolsets": None, "read_only": False}
-META: dict[str, Any] = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
 LONG_WAIT = {"sandboxes": "0000", "until": [{"port": 80}], "timeout": 30}
-
-
-class Peer:
-    """The other end, by hand."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.last = 0
-
-    async def say(self, value: object) -> None:
-        line = value if isinstance(value, bytes) else json.dumps(value).encode() + b"\n"
-        self.writer.write(line)
-        await self.writer.drain()
-
-    async def hear(self) -> Any:
-        """The next message; None after the last."""
-        try:
-            async with asyncio.timeout(20):
-                line = await self.reader.readline()
-        except ConnectionResetError:  # closed before it read all that we said
-            return None
-        return json.loads(line) if line else None
-
-    async def ask(self, method: str, **params: Any) -> int:
-        self.last += 1
-        params["_meta"] = META
-        await self.say({"jsonrpc": "2.0", "id": self.last, "method": method, "params": params})
-        return self.last
-
-    async def call(self, name: str, **arguments: Any) -> Any:
-        await self.ask("tools/call", name=name, arguments=arguments)
-        return await self.hear()
 
 
 @pytest.fixture
@@ -79,30 +40,6 @@ def path(connections: Connections, short_dir: Path) -> Path:
     return short_dir / "s"
 
 
-@asynccontextmanager
-async def connected(path: Path, preface: object = PREFACE) -> AsyncGenerator[Peer]:
-    reader, writer = await asyncio.open_unix_connection(path, limit=2 * MAX_LINE)
-    peer = Peer(reader, writer)
-    try:
-        await peer.say(preface)
-        yield peer
-    finally:
-        writer.close()
-
-
-@asynccontextmanager
-async def greeted(path: Path, **changes: object) -> AsyncGenerator[Peer]:
-    async with connected(path, PREFACE | changes) as peer:
-        assert (await peer.hear())["ok"] is True
-        yield peer
-
-
-async def eventually(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     ("preface", "words"),
     [
@@ -112,7 +49,7 @@ async def eventually(condition: Any) -> None:
         ({**PREFACE, "version": "0.0.1"}, "this csb-mcp is 0.0.1"),
         ({**PREFACE, "shell": True}, "unknown key"),
         ({**PREFACE, "read_only": "yes"}, "wrong value"),
-        ({**PREFACE, "toolsets": ["x"]}, "valid: core"),
+        ({**PREFACE, "toolsets": ["x"]}, "valid: core, desktop"),
         ({**PREFACE, "toolsets": []}, "not a list of names"),
         (b'{"a": "' + b"x" * 5000 + b'"}\n', "longer than 4096"),
     ],
@@ -145,26 +82,21 @@ async def test_the_doctor_gets_problems_and_no_mcp(path: Path) -> None:
     async with connected(path, {"version": __version__, "doctor": True}) as peer:
         answer = await peer.hear()
         assert answer["problems"] == [
-            {"what": "bwrap", "why": "is missing", "repair": "install it"}
+            {"what": "bwrap", "why": "is missing", "repair": "install it", "fatal": True}
         ]
         assert await peer.hear() is None
 
 
 async def test_each_connection_has_the_tools_it_asked_for(path: Path) -> None:
     async with greeted(path, read_only=True) as small, greeted(path, toolsets=["core"]) as big:
-        for peer, count in ((small, 5), (big, 10)):
+        for peer, count in ((small, 5), (big, 12)):
             await peer.ask("tools/list")
             assert len((await peer.hear())["result"]["tools"]) == count
 
 
 async def test_both_eras_on_one_socket(path: Path) -> None:
-    hello = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "a", "version": "1"},
-    }
     async with greeted(path) as old, greeted(path) as new:
-        await old.say({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        await old.say({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO})
         assert (await old.hear())["result"]["protocolVersion"] == "2025-11-25"
         await old.say({"jsonrpc": "2.0", "method": "notifications/initialized"})
         await old.say({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})

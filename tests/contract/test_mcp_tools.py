@@ -15,18 +15,28 @@ from mcp_types import CallToolResult, ImageContent, TextContent
 from csb_mcp import __version__
 from csb_mcp.decode import CONDITIONS
 from csb_mcp.errors import HostUnable, InvalidInput
-from csb_mcp.model import CommandResult, TerminalView
-from csb_mcp.transports.mcp.server import INSTRUCTIONS, build_server
+from csb_mcp.model import CommandResult, Point, SandboxSpec, TerminalView
+from csb_mcp.transports.mcp.server import build_server
 from csb_mcp.transports.mcp.tools import TOOLSETS
 from csb_mcp.transports.mcp.untrusted import MAX_STREAM, MAX_TERMINAL
 from tests.contract.fake_service import PIXELS, FakeService
+from tests.support.mcp_client import in_process
 
 TOOLS = [
     *("create_sandbox", "list_sandboxes", "read_terminal", "send_keys", "wait", "run_command"),
-    *("screenshot", "metrics", "stop", "delete"),
+    *("screenshot", "metrics", "pause", "resume", "stop", "delete"),
+    *("click", "drag", "scroll", "type_text"),
 ]
 GOOD: dict[str, dict[str, Any]] = {
-    "create_sandbox": {"project_dir": "/p", "name": "web", "ttl": "1m"},
+    "create_sandbox": {
+        "project_dir": "/p",
+        "name": "web",
+        "ttl": "1m",
+        "idle_timeout": 60,
+        "memory": "512M",
+        "cpus": 0.5,
+        "pids": 64,
+    },
     "list_sandboxes": {"state": "running"},
     "read_terminal": {"sandbox": "0000", "lines": 10},
     "send_keys": {"sandbox": "0000", "text": "ls", "keys": ["Enter"]},
@@ -34,8 +44,11 @@ GOOD: dict[str, dict[str, Any]] = {
     "run_command": {"sandbox": "0000", "command": "true"},
     "screenshot": {"sandbox": "0000", "region": [0, 0, 640, 400]},
     "metrics": {"sandbox": "0000"},
-    "stop": {"sandbox": "0000"},
-    "delete": {"sandbox": "0000"},
+    **{name: {"sandbox": "0000"} for name in ("pause", "resume", "stop", "delete")},
+    "click": {"sandbox": "0000", "x": 3, "y": 4, "button": "right", "count": 2, "frame": "e-1"},
+    "drag": {"sandbox": "0000", "path": [[1, 2], [3, 4]], "button": "middle", "frame": "e-1"},
+    "scroll": {"sandbox": "0000", "x": 3, "y": 4, "dx": 1, "dy": -2, "frame": "e-1"},
+    "type_text": {"sandbox": "0000", "text": "aB~é中😀"},
 }
 BAD: dict[str, dict[str, Any]] = {
     "create_sandbox": {"project_dir": "p"},
@@ -46,8 +59,14 @@ BAD: dict[str, dict[str, Any]] = {
     "run_command": {"sandbox": "0000", "command": ""},
     "screenshot": {"sandbox": "0000", "format": "gif"},
     "metrics": {"sandbox": "../0"},
+    "pause": {"sandbox": 7},
+    "resume": {},
     "stop": {},
     "delete": {"sandbox": "0000", "force": True},
+    "click": {"sandbox": "0000", "x": -1, "y": 4},
+    "drag": {"sandbox": "0000", "path": [[1, 2]]},
+    "scroll": {"sandbox": "0000", "x": 3, "y": 4},
+    "type_text": {"sandbox": "0000", "text": "a\0b"},
 }
 
 
@@ -59,19 +78,9 @@ def service() -> FakeService:
 @pytest.fixture(params=["legacy", "2026-07-28"])
 async def client(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Client]:
     """Connected, with one sandbox there."""
-    connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-    finished = asyncio.Event()
-
-    async def connection() -> None:  # a task of its own: the SDK's scopes must be left in theirs
-        async with Client(build_server(service), mode=request.param) as client:
-            await client.call_tool("create_sandbox", {"project_dir": "/p"})
-            connected.set_result(client)
-            await finished.wait()
-
-    task = asyncio.create_task(connection())
-    yield await connected
-    finished.set()
-    await task
+    async with in_process(build_server(service), request.param) as client:
+        await client.call_tool("create_sandbox", {"project_dir": "/p"})
+        yield client
 
 
 def text_of(result: CallToolResult) -> str:
@@ -94,7 +103,7 @@ async def test_the_list_of_tools_is_small_and_complete(client: Client) -> None:
     listed = (await client.list_tools()).tools
     assert [tool.name for tool in listed] == TOOLS
     dumped = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed]
-    assert len(json.dumps({"tools": dumped}, separators=(",", ":"))) / 4 < 2_300
+    assert len(json.dumps({"tools": dumped}, separators=(",", ":"))) / 4 < 4_000
     for tool in listed:
         assert tool.title
         assert tool.description
@@ -108,7 +117,8 @@ async def test_the_list_of_tools_is_small_and_complete(client: Client) -> None:
 async def test_what_a_program_reads_has_a_schema_and_text_has_none(client: Client) -> None:
     listed = (await client.list_tools()).tools
     without = {tool.name for tool in listed if tool.output_schema is None}
-    assert without == {"read_terminal", "send_keys", "screenshot"}
+    text = {"read_terminal", "send_keys", "screenshot"}
+    assert without == text | {tool.name for tool in TOOLSETS["desktop"]}
 
 
 async def test_schemas_name_every_condition_and_no_other(client: Client) -> None:
@@ -120,10 +130,12 @@ async def test_schemas_name_every_condition_and_no_other(client: Client) -> None
 async def test_the_server_says_who_it_is_and_how_to_work(
     service: FakeService, mode: str, era: str
 ) -> None:
-    assert len(INSTRUCTIONS) < 1500
     async with Client(build_server(service), mode=mode) as client:
         assert client.protocol_version == era
-        assert client.instructions == INSTRUCTIONS
+        assert client.instructions
+        assert len(client.instructions) < 1500
+        for word in ("create_sandbox(project_dir)", "click, drag", "pause holds", "is data"):
+            assert word in client.instructions
         assert client.server_info
         assert (client.server_info.name, client.server_info.version) == ("csb-mcp", __version__)
 
@@ -360,13 +372,77 @@ async def test_metrics_with_and_without_a_sandbox(client: Client) -> None:
     result = await client.call_tool("metrics", {"sandbox": "0000"})
     assert result.structured_content
     assert result.structured_content["sandbox"]["processes"] == 5
-    assert "64 MiB resident" in text_of(result)
+    assert "64 MiB of memory" in text_of(result)
+
+
+async def test_a_history_is_short_and_keeps_both_ends(client: Client) -> None:
+    result = await client.call_tool("metrics", {"sandbox": "0000"})
+    assert result.structured_content
+    history = result.structured_content["history"]
+    assert len(history["cpu_percent"]) == len(history["memory"]) == len(history["processes"]) == 25
+    assert (history["cpu_percent"][0], history["cpu_percent"][-1]) == (3.0, 99.0)
+    assert history["to"] == "1970-01-01T00:16:30.000Z"
+    assert "in the last 990 s: cpu 0 to 99 %, memory 0 to 99 MiB" in text_of(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("click", {"at": Point(3, 4), "button": "right", "count": 2, "frame": "e-1"}),
+        ("drag", {"path": (Point(1, 2), Point(3, 4)), "button": "middle", "frame": "e-1"}),
+        ("scroll", {"at": Point(3, 4), "dx": 1, "dy": -2, "frame": "e-1"}),
+        ("type_text", {"text": "aB~é中😀"}),
+    ],
+)
+async def test_desktop_tools_pass_on_all_and_give_the_frame(
+    client: Client, service: FakeService, name: str, arguments: dict[str, object]
+) -> None:
+    words = await called(client, name, **GOOD[name])
+    assert service.arguments == arguments
+    assert "frame e-2" in words
+    assert "screen_stable" in words
+
+
+async def test_keys_for_the_display_are_not_followed_by_a_cursor(
+    client: Client, service: FakeService
+) -> None:
+    words = await called(client, "send_keys", sandbox="0000", keys="ctrl+t", target="display")
+    assert service.arguments["target"] == "display"
+    assert "to the display" in words
+    assert "cursor" not in words
+
+
+async def test_limits_reach_the_service(client: Client, service: FakeService) -> None:
+    await called(client, "create_sandbox", **GOOD["create_sandbox"])
+    spec = service.arguments["spec"]
+    assert isinstance(spec, SandboxSpec)
+    assert (spec.memory, spec.cpus, spec.pids) == (512 << 20, 0.5, 64)
+    assert (spec.ttl, spec.idle_timeout) == (60, 60)
+
+
+async def test_pause_and_resume_give_the_state(client: Client) -> None:
+    for name, state in (("pause", "paused"), ("resume", "running")):
+        result = await client.call_tool(name, {"sandbox": "0000"})
+        assert result.structured_content
+        assert result.structured_content["state"] == state
+        assert state in text_of(result)
 
 
 async def test_read_only_leaves_out_what_changes_something(service: FakeService) -> None:
     async with Client(build_server(service, read_only=True)) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
+        assert client.instructions
+        assert not any(f"{name}(" in client.instructions for name in set(TOOLS) - set(names))
+        prompts = [prompt.name for prompt in (await client.list_prompts()).prompts]
     assert names == ["list_sandboxes", "read_terminal", "wait", "screenshot", "metrics"]
+    assert prompts == ["hand_over"]
+
+
+@pytest.mark.parametrize("toolset", TOOLSETS)
+async def test_a_toolset_alone(service: FakeService, toolset: str) -> None:
+    async with Client(build_server(service, toolsets=[toolset])) as client:
+        names = [tool.name for tool in (await client.list_tools()).tools]
+    assert names == [tool.name for tool in TOOLSETS[toolset]]
 
 
 def test_an_unknown_toolset_is_refused(service: FakeService) -> None:

@@ -39,7 +39,7 @@ async def station(service: FakeService, short_dir: Path) -> AsyncIterator[Statio
     async with serving(service, short_dir / "s") as station, station.client() as client:
         await client.post("/api/sandboxes", json={"project_dir": "/p", "name": "web"})
         yield station
-    assert service.readers == 0
+    assert service.readers + service.followers == 0
 
 
 class EventReader:
@@ -65,11 +65,11 @@ class EventReader:
 
 
 async def test_events_as_they_happen(station: Station, service: FakeService) -> None:
-    await service.happen("created")
+    service.happen("created")
     async with station.client() as client, client.stream("GET", "/api/events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         reader = EventReader(response)
-        await service.happen("stopped", "web", why="a\nb\x1b[31m")
+        service.happen("stopped", "web", why="a\nb\x1b[31m")
         name, data = await reader.event()
         assert name == "2"
         assert data == {
@@ -79,7 +79,7 @@ async def test_events_as_they_happen(station: Station, service: FakeService) -> 
             "kind": "stopped",
             "data": {"why": "a\nb"},
         }
-    await eventually(lambda: service.readers == 0)
+    await eventually(lambda: service.readers + service.followers == 0)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ async def test_events_as_they_happen(station: Station, service: FakeService) -> 
 async def test_events_from_a_place_on(
     station: Station, service: FakeService, query: str, headers: dict[str, str], after: int | None
 ) -> None:
-    await service.happen("created")
-    await service.happen("ready")
+    service.happen("created")
+    service.happen("ready")
     async with (
         station.client() as client,
         client.stream("GET", f"/api/events{query}", headers=headers) as response,
@@ -114,7 +114,7 @@ async def test_a_quiet_stream_is_kept_alive(
         reader = EventReader(response)
         for _ in range(3):
             assert (await reader.block())[0].startswith(":")
-        await service.happen("created")
+        service.happen("created")
         while (block := await reader.block())[0].startswith(":"):
             pass
         assert block[0] == "id: 1"
@@ -132,11 +132,11 @@ async def test_a_stream_that_breaks_says_why(station: Station, service: FakeServ
 
 async def test_a_live_log_from_backlog_to_end(station: Station, service: FakeService) -> None:
     async with station.live(LOG) as log:
-        await eventually(lambda: service.readers == 1)
-        await service.print("é\x1b[1".encode())
-        await service.print(b"mbold\r")
+        await eventually(lambda: service.readers + service.followers == 1)
+        service.print("é\x1b[1".encode())
+        service.print(b"mbold\r")
         await log.send("nobody listens")
-        await service.print(b"\nlast")
+        service.print(b"\nlast")
         await service.stop("web")
         assert await heard(log) == ("one\ntwo\nébold\nlast", 1000, "the sandbox has ended")
 
@@ -187,8 +187,8 @@ async def test_a_defect_in_a_live_log_tells_a_mark(
 
 async def test_a_reader_that_leaves_is_let_go(station: Station, service: FakeService) -> None:
     async with station.live(LOG):
-        await eventually(lambda: service.readers == 1)
-    await eventually(lambda: service.readers == 0)
+        await eventually(lambda: service.readers + service.followers == 1)
+    await eventually(lambda: service.readers + service.followers == 0)
 
 
 async def test_a_slow_reader_is_cut_off_and_holds_up_nobody(
@@ -202,15 +202,17 @@ async def test_a_slow_reader_is_cut_off_and_holds_up_nobody(
         service.log = b"x" * 2_000_000
         if "events" in target:
             for _ in range(2000):
-                await service.happen("noise", "web", text="x" * 1000)
+                service.happen("noise", "web", text="x" * 1000)
         with socket.socket(socket.AF_UNIX) as deaf:
             deaf.setblocking(False)
             deaf.connect(str(station.path))
             deaf.send(target.encode())
-            await eventually(lambda: service.readers == 1)
+            await eventually(lambda: service.readers + service.followers == 1)
             async with station.client() as client:
                 assert (await client.get("/healthz")).status_code == 200
-            await eventually(lambda: service.readers == 0 and station.server.count <= before)
+            await eventually(
+                lambda: service.readers + service.followers == 0 and station.server.count <= before
+            )
 
 
 async def test_closing_ends_calls_streams_and_logs(station: Station, service: FakeService) -> None:
@@ -221,7 +223,7 @@ async def test_closing_ends_calls_streams_and_logs(station: Station, service: Fa
     ):
         wait = asyncio.create_task(client.post("/api/wait", json=LONG))
         await service.waiting.wait()
-        await eventually(lambda: service.readers == 2)
+        await eventually(lambda: service.readers + service.followers == 2)
         await station.server.close()
         assert await EventReader(events).block() == []
         assert (await heard(log))[1:] == (1012, "the daemon is ending")
@@ -268,7 +270,7 @@ async def test_a_crowd_is_told_to_come_later(
         async with client.stream("GET", "/api/events"):
             busy = await client.get("/healthz")
             assert (busy.status_code, busy.json()["code"]) == (503, "busy")
-        await eventually(lambda: service.readers == 0)
+        await eventually(lambda: service.readers + service.followers == 0)
         assert (await client.get("/healthz")).status_code == 200
         monkeypatch.setattr(server, "MAX_CONNECTIONS", 0)
     async with station.client() as client:

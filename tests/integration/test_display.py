@@ -139,7 +139,7 @@ def launchers(module_dir: Path) -> Launchers:
 
 @pytest.fixture
 def displays(launchers: Launchers) -> XvfbDisplays:
-    return XvfbDisplays(launchers.path, find_tool("Xvfb"))
+    return XvfbDisplays(launchers.path, find_tool("Xvfb"), find_tool("lwm"))
 
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]

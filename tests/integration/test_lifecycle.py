@@ -251,7 +251,7 @@ async def test_one_that_cannot_be_taken_up_is_still_ours_to_end(
     with monkeypatch.context() as patch:
         # As if tmux did not answer, without the ten seconds of waiting for it.
         patch.setattr("csb_mcp.host.terminal.tmux.TmuxTerminals._attach", _refuses)
-        patch.setattr("csb_mcp.service.lifecycle._ADOPT_SECONDS", 0.3)
+        patch.setattr("csb_mcp.service.restart._ADOPT_SECONDS", 0.3)
         second = await build(settings)
     assert (await second.service.get(sandbox.id)).state is SandboxState.RUNNING
     with pytest.raises(Conflict, match="did not answer"):

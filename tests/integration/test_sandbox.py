@@ -343,7 +343,7 @@ async def test_bad_calls_are_refused_and_change_nothing(app: App, sandbox: Sandb
         ("keys", keys()),
         ("keys", keys(keys=["Entre"])),
         ("keys", keys(text="kept back", keys=["Enter", "C-Nope"])),
-        ("target", keys(keys=["Enter"], target="display")),
+        ("target", keys(keys=["Enter"], target="window")),
         ("text", keys(text="nul\0")),
         ("text", keys(text="\x1b[31m")),
         ("text", keys(text="x" * (10 << 20))),

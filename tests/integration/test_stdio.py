@@ -267,7 +267,7 @@ def test_toolsets_and_read_only_reach_the_daemon(station: Station) -> None:
     assert len(json.loads(out)["result"]["tools"]) == 5
     status, _, err = station.run("stdio", "--toolsets=core,x", given=given)
     assert status == 1
-    assert "toolsets: 'x' is not a set of tools. valid: core" in err
+    assert "toolsets: 'x' is not a set of tools. valid: core, desktop" in err
 
 
 def test_an_auto_started_daemon_ends_when_nothing_needs_it(station: Station) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from csb_mcp.config import Settings
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
@@ -148,13 +149,17 @@ async def launched(
     extra: tuple[str, ...] = (),
     connect: bool = True,
     held: bool = False,
+    around: tuple[str, ...] = (),
+    around_launcher: tuple[str, ...] = (),
+    **limits: Any,
 ) -> AsyncGenerator[Launched]:
     """A sandbox in ``project``. Root's starts through the stager, a user's at its path.
 
+    ``around`` goes before all, ``around_launcher`` before the launcher: an enclosure's prefixes.
     ``held``: a user's starts as a daemon's does, by the descriptor; for that we must be that user.
     """
     agent = "command" if command else "shell"
-    spec = SandboxSpec(project_dir=project, env=env or {}, agent=agent, command=command)
+    spec = SandboxSpec(project_dir=project, env=env or {}, agent=agent, command=command, **limits)
     uid = host.backend.choose_uid(project, ())
     sandbox = Sandbox(id=name, spec=spec, state=SandboxState.CREATING, uid=uid, created_at=0.0)
     folders = host.folders(name)
@@ -172,7 +177,8 @@ async def launched(
         ]
         drop = ("/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--")
         prefix = launch.prefix or (drop if os.getuid() != uid else ())
-        process, terminal = spawn([*prefix, argv[0], *extra, *argv[1:]], {"TERM": "xterm-256color"})
+        words = [*around, *prefix, *around_launcher, argv[0], *extra, *argv[1:]]
+        process, terminal = spawn(words, {"TERM": "xterm-256color"})
         this = Launched(process, terminal, folders, uid)
         asyncio.get_running_loop().add_reader(terminal, this.read)
         try:

@@ -34,7 +34,7 @@ JSON = st.recursive(
 )
 
 
-WRONG = (0, -1, "0", "", "many", True, [], float("inf"))
+WRONG: tuple[object, ...] = (0, -1, "0", "", "many", True, [], float("inf"))
 
 
 def refusal(call: Callable[[Any], object], value: object) -> InvalidInput:

@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,7 +21,11 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         command=("a", "b c", "é"),
         geometry=Geometry(640, 480),
         gl=True,
+        memory=512 * 1024**2,
+        cpus=0.5,
+        pids=99,
         ttl=1.5,
+        idle_timeout=60.0,
     )
     return Sandbox(
         id=made,
@@ -53,6 +59,26 @@ async def test_what_is_put_in_comes_out_of_a_new_connection(tmp_path: Path) -> N
     second = await SqliteStore.open(tmp_path / "s.db")
     assert await second.all() == [changed, sandbox("b1234567")]
     await second.close()
+
+
+async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    first = await SqliteStore.open(path)
+    await first.insert(sandbox())
+    await first.close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        record = json.loads(db.execute("select record from sandboxes").fetchone()[0])
+        for name in ("memory", "cpus", "pids", "idle_timeout"):
+            del record["spec"][name]
+        db.execute("update sandboxes set record=?", (json.dumps(record),))
+        db.execute("pragma user_version=1")
+    second = await SqliteStore.open(path)
+    (kept,) = await second.all()
+    await second.close()
+    assert (kept.spec.memory, kept.spec.cpus) == (4 * 1024**3, None)
+    assert (kept.spec.pids, kept.spec.idle_timeout) == (1024, None)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("pragma user_version").fetchone() == (2,)
 
 
 async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:

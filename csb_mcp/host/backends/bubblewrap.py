@@ -19,6 +19,7 @@ from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
 from csb_mcp.lib.processes import ProcessHandle, children
 from csb_mcp.lib.safe_open import tail
+from csb_mcp.lib.units import size_text
 from csb_mcp.model import Folders, Launch, Problem, Sandbox, SandboxSpec
 
 _PROBE_SECONDS = 10
@@ -26,6 +27,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # What a shell inside could not be given: it keeps these to itself, or would stumble over them.
 _NOT_SETTABLE = {"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "IFS"}
 _MESSAGE_BYTES = 2000
+_TMP, _SHM = 1024**3, 512 * 1024**2
+_FILES = "65536"  # as the helper sets it
 
 
 def protected_paths() -> tuple[str, ...]:
@@ -58,6 +61,15 @@ class BubblewrapBackend:
         """See ``ports.Backend.problems``."""
         found = list(self._launchers.problems())
         return found or list(self._try())
+
+    def bounds(self, spec: SandboxSpec) -> Mapping[str, tuple[str, str]]:
+        """See ``ports.Backend.bounds``."""
+        tmp, shm = _memory_folders(spec)
+        return {
+            "tmp": (size_text(tmp), "tmpfs"),
+            "shm": (size_text(shm), "tmpfs"),
+            "files": (_FILES, "rlimit per process"),
+        }
 
     def choose_uid(self, project: Path, taken: Collection[int]) -> int:
         """See ``ports.Backend.choose_uid``."""
@@ -123,11 +135,15 @@ class BubblewrapBackend:
             os.chown(path, uid, gid, follow_symlinks=False)
 
     def _argv(self, spec: SandboxSpec, folders: Folders, source: str) -> tuple[str, ...]:
+        tmp, shm = _memory_folders(spec)
         options = {
             "project-source": source,
             "home": folders.home,
             "environment": folders.environment,
             "network": spec.network,
+            "pids": spec.pids,
+            "tmp-size": tmp,
+            "shm-size": shm,
             "x11-dir": folders.x11,
             "xauthority": folders.xauthority,
             "exec-dir": folders.exec,
@@ -179,6 +195,16 @@ class BubblewrapBackend:
             return
         if done.returncode != 0:
             yield _diagnosis(done.stderr.strip())
+
+
+def _memory_folders(spec: SandboxSpec) -> tuple[int, int]:
+    """Bytes for /tmp and /dev/shm.
+
+    They are charged to the sandbox's memory: full, they must leave enough of it to live on, for
+    what fills them is freed by ending no process.
+    """
+    mebibytes = spec.memory >> 20
+    return min(_TMP, (mebibytes // 4) << 20), min(_SHM, (mebibytes // 8) << 20)
 
 
 def _diagnosis(said: str) -> Problem:

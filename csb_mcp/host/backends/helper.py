@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from csb_mcp.errors import HelperFailed, InvalidInput, SandboxEnded
 from csb_mcp.host.backends.channel import Channel, Request
 from csb_mcp.host.backends.output import Output
 from csb_mcp.lib.processes import ProcessHandle, children, hold
-from csb_mcp.lib.safe_open import exists_in_root
+from csb_mcp.lib.safe_open import exists_in_root, is_full
 from csb_mcp.model import BackgroundCommand, CommandResult, Folders
 
 _COMMAND_BYTES = 100_000  # execve takes 128 KiB in one argument
@@ -29,6 +29,7 @@ _PATIENCE_SECONDS = 1.0
 _KILL_SECONDS = 2.0
 _LINGER_SECONDS = 1.0  # between the end of both streams and the exit line
 _KILLED = 128 + 9
+_BOUNDED = {"tmp": "/tmp", "shm": "/dev/shm"}
 _TCP_LISTEN = b"0A"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -84,6 +85,10 @@ class SandboxHelper:
         """See ``ports.Helper.path_exists``."""
         # The descriptor would go on showing the tree of a sandbox that has ended.
         return self._init.alive() and exists_in_root(self._root, path)
+
+    def full(self) -> Sequence[str]:
+        """See ``ports.Helper.full``."""
+        return [name for name, path in _BOUNDED.items() if is_full(self._root, path)]
 
     def port_open(self, port: int) -> bool:
         """See ``ports.Helper.port_open``."""

@@ -43,6 +43,11 @@ class Framebuffer:
             raise
 
     @property
+    def geometry(self) -> Geometry:
+        """Size of the screen."""
+        return self._geometry
+
+    @property
     def size(self) -> int:
         """Bytes of one picture."""
         return self._stride * self._geometry.height

@@ -25,7 +25,7 @@ _DAMAGE_QUERY_VERSION, _DAMAGE_CREATE, _DAMAGE_SUBTRACT = 0, 1, 3
 _REPORT_NON_EMPTY = 3  # one event when something is drawn, none until the damage is subtracted
 _ERROR, _REPLY, _GENERIC_EVENT = 0, 1, 35
 _PACKET = 32
-_MAX_EXTRA = 65536  # of a reply; ours have none
+_MAX_EXTRA = 65536  # bytes after a reply's first 32; the usual keymap has 7 KiB
 _MAX_STRANGE = 1000  # events that nobody asked for: clients can cause some (MappingNotify)
 _MAX_CLIENTS = b"Maximum number of clients"  # what the server says then, in ProcEstablishConnection
 
@@ -65,12 +65,7 @@ class Connection:
 
     async def watch(self) -> None:
         """Have drawing reported, anywhere on the screen. Raises NoServer, Lost."""
-        name = b"DAMAGE"
-        query = struct.pack("<BxHHxx", _QUERY_EXTENSION, 2 + (len(name) + 3) // 4, len(name))
-        reply = await self._ask(query + _padded(name))
-        present, self._opcode, self._event = reply[8:11]
-        if not present:
-            raise NoServer("it has no DAMAGE extension")
+        self._opcode, self._event = await self._extension(b"DAMAGE")
         await self._ask(struct.pack("<BBHII", self._opcode, _DAMAGE_QUERY_VERSION, 3, 1, 1))
         create = (_DAMAGE_CREATE, 4, self._damage, self._root, _REPORT_NON_EMPTY)
         self._writer.write(struct.pack("<BBHIIBxxx", self._opcode, *create))
@@ -115,7 +110,7 @@ class Connection:
         """Connection set-up; gives the root window, and the first id that is ours to use."""
         sizes = len(PROTOCOL), len(cookie)
         hello = struct.pack("<BxHHHHxx", _LITTLE_ENDIAN, 11, 0, *sizes)
-        self._writer.write(hello + _padded(PROTOCOL) + _padded(cookie))
+        self._writer.write(hello + padded(PROTOCOL) + padded(cookie))
         status, reason_size, length = struct.unpack("<BBxxxxH", await self._read(8))
         body = await self._read(length * 4)
         if status != 1:
@@ -130,17 +125,26 @@ class Connection:
             raise Lost("its answer to the connection set-up is too short") from error
         return root, first_id
 
+    async def _extension(self, name: bytes) -> tuple[int, int]:
+        """Its first opcode and event. Raises NoServer if the server has not got it."""
+        query = struct.pack("<BxHHxx", _QUERY_EXTENSION, 2 + (len(name) + 3) // 4, len(name))
+        present, opcode, event = (await self._ask(query + padded(name)))[8:11]
+        if not present:
+            raise NoServer(f"it has no {name.decode()} extension")
+        return opcode, event
+
     async def _sync(self) -> None:
         await self._ask(struct.pack("<BxH", _GET_INPUT_FOCUS, 1))
 
     async def _ask(self, request: bytes) -> bytes:
+        """The whole reply. Nothing else that is answered may be outstanding."""
         self._writer.write(request)
         while (packet := await self._packet())[0] != _REPLY:
             pass
         return packet
 
     async def _packet(self) -> bytes:
-        """The next reply or event. Notes whether it says that something was drawn."""
+        """The next reply or event, whole. Notes whether it says that something was drawn."""
         packet = await self._read(_PACKET)
         kind = packet[0] & 0x7F  # the top bit: another client sent the event
         if kind == _ERROR:
@@ -149,7 +153,7 @@ class Connection:
             (extra,) = struct.unpack_from("<I", packet, 4)
             if extra * 4 > _MAX_EXTRA:
                 raise Lost("it sent more than was asked for")
-            await self._read(extra * 4)
+            packet += await self._read(extra * 4)
         self._drawn |= kind == self._event
         self._strange += kind not in (_REPLY, self._event)
         if self._strange > _MAX_STRANGE:
@@ -193,5 +197,6 @@ def _connected(path: Path) -> socket.socket:
     return endpoint
 
 
-def _padded(data: bytes) -> bytes:
+def padded(data: bytes) -> bytes:
+    """With zeros to a multiple of four, as requests have it."""
     return data + bytes(-len(data) % 4)

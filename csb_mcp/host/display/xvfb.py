@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csb_mcp.errors import DeadlineExceeded, DisplayFailed
+from csb_mcp.host.display.chords import chords_of_keys
 from csb_mcp.host.display.damage import Damage
 from csb_mcp.host.display.encode import encode
 from csb_mcp.host.display.framebuffer import Framebuffer
+from csb_mcp.host.display.input import Input
 from csb_mcp.host.display.stillness import Stillness
 from csb_mcp.host.distribution import here
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.lib.safe_open import read_regular
 from csb_mcp.lib.xauth import new_cookie, pack_wild, unpack_wild
-from csb_mcp.model import Folders, Frame, Geometry, Image, Launch, Problem, Region
+from csb_mcp.model import Folders, Frame, Geometry, Image, Launch, Point, Problem, Region
 
 _PATIENCE = 1.0  # for a server that accepts connections and does not answer: somebody grabs it
 _LOOKS = 10  # at a screen that cannot be held still, before the last one is taken as it is
@@ -26,19 +28,27 @@ class XvfbDisplays:
     """Implements :class:`csb_mcp.ports.Displays`.
 
     ``launcher`` gives the absolute path of a launcher by its name; ``xvfb`` is where Xvfb was
-    found, None if it was not.
+    found, and ``manager`` the window manager (lwm), None if it was not.
     """
 
-    def __init__(self, launcher: Callable[[str], Path], xvfb: Path | None) -> None:
+    def __init__(
+        self, launcher: Callable[[str], Path], xvfb: Path | None, manager: Path | None
+    ) -> None:
         self._launcher = launcher
         self._xvfb = xvfb
+        self._manager = manager
 
     def problems(self) -> Sequence[Problem]:
-        """Xvfb is all that it needs beside the launcher."""
-        if self._xvfb:
-            return ()
-        repair = f"{here().install('Xvfb')}; or set xvfb to its path"
-        return (Problem("Xvfb", "a sandbox's display is an Xvfb, and there is none", repair),)
+        """Xvfb it needs; a window manager makes it better."""
+        found: list[Problem] = []
+        if not self._xvfb:
+            repair = f"{here().install('Xvfb')}; or set xvfb to its path"
+            why = "a sandbox's display is an Xvfb, and there is none"
+            found.append(Problem("Xvfb", why, repair))
+        if not self._manager:
+            why = "without a window manager, windows have no frame to move or close them by"
+            found.append(Problem("lwm", why, here().install("lwm"), fatal=False))
+        return found
 
     async def prepare(self, folders: Folders, geometry: Geometry, *, gl: bool) -> Launch:
         """See Displays. Raises DisplayFailed if the runtime folder does not take them."""
@@ -73,26 +83,27 @@ class XvfbDisplays:
         except BaseException:
             await damage.close()
             raise
-        return XvfbDisplay(geometry, framebuffer, damage, Stillness(folders.x11, cookie))
+        stillness = Stillness(folders.x11, cookie)
+        return XvfbDisplay(framebuffer, damage, stillness, Input(folders.x11, cookie, geometry))
 
 
 class XvfbDisplay:
     """Implements :class:`csb_mcp.ports.Display`."""
 
     def __init__(
-        self, geometry: Geometry, framebuffer: Framebuffer, damage: Damage, stillness: Stillness
+        self, framebuffer: Framebuffer, damage: Damage, stillness: Stillness, input: Input
     ) -> None:
-        self._geometry = geometry
         self._framebuffer = framebuffer
         self._damage = damage
         self._stillness = stillness
+        self._input = input
         self._capturing = asyncio.Lock()
         self._beats = -1  # of damage, before the last picture was taken
 
     @property
     def geometry(self) -> Geometry:
         """See Display."""
-        return self._geometry
+        return self._framebuffer.geometry
 
     @property
     def damage(self) -> Pulse:
@@ -121,8 +132,34 @@ class XvfbDisplay:
         """See Display. Raises InvalidInput."""
         return await asyncio.to_thread(encode, frame, region, max_width=max_width, format=format)
 
+    async def press(self, keys: Sequence[str]) -> None:
+        """See Display."""
+        await self._input.press(keys)
+
+    def check_keys(self, keys: Sequence[str]) -> None:
+        """See Display."""
+        if keys:
+            chords_of_keys(keys)
+
+    async def type_text(self, text: str) -> None:
+        """See Display."""
+        await self._input.type_text(text)
+
+    async def click(self, at: Point, *, button: str, count: int) -> None:
+        """See Display."""
+        await self._input.click(at, button=button, count=count)
+
+    async def drag(self, path: Sequence[Point], *, button: str) -> None:
+        """See Display."""
+        await self._input.drag(path, button=button)
+
+    async def scroll(self, at: Point, dx: int, dy: int) -> None:
+        """See Display."""
+        await self._input.scroll(at, dx, dy)
+
     async def close(self) -> None:
         """See Display."""
+        await self._input.close()
         await self._damage.close()
         await self._stillness.close()
         self._framebuffer.close()

@@ -15,12 +15,14 @@ MAX_FILE = ROTATE_AT + CHUNK * CHUNKS
 """Bytes that the log, and likewise ``log.1``, can grow to at most."""
 
 # dd with bs= writes each read at once and reads no more than it writes, so nothing is lost between
-# two of them; head -c would hold bytes back in stdio. While the log cannot be written (a full disk,
-# a folder that is gone) what comes is thrown away: unread, it would pile up in the tmux server. To
-# open the log and close it again (true, for a shell exits if : cannot) is news for who waits.
+# two of them; head -c would hold bytes back in stdio. ``log.start`` says at which byte of all that
+# was printed the log begins (``host/log.py`` reads it). While the log cannot be written (a full
+# disk, a folder that is gone) what comes is thrown away: unread, it would pile up in the tmux
+# server. To open the log and close it again (true, for a shell exits if : cannot) is news for who
+# waits.
 _SCRIPT = """\
 exec 2>/dev/null
-size=0
+size=0 start=0
 while
   told=$({dd} bs={chunk} count={chunks} 2>&1 >>{log}) ||
     {{ told=$({dd} bs={chunk} count=1 2>&1 >/dev/null); true >>{log}; }}
@@ -30,7 +32,12 @@ $told" in *'
 do
   set -- ${{told##*out}}
   size=$((size + ${{1:-0}}))
-  [ "$size" -lt {rotate} ] || {{ mv -f {log} {log}.1; size=0; }}
+  [ "$size" -lt {rotate} ] || {{
+    start=$((start + size)) size=0
+    echo "$start" >{log}.new
+    mv -f {log} {log}.1
+    mv -f {log}.new {log}.start
+  }}
 done"""
 
 

@@ -8,10 +8,10 @@ from csb_mcp.transports.cli.verbs import GROUPS, SHORT, Argument, Verb
 _BEGIN = """\
 # Commands
 
-`csb-mcp VERB [arguments]`. Every verb but `serve`, `stdio` and `doctor` is a client of REST on
-the daemon's own socket, and starts the daemon if none runs, also to list: what there is lies on
-disk. `SANDBOX` is an id, a unique prefix of one, or a name. Arguments bear the names that tools
-and REST have.
+`csb-mcp VERB [arguments]`. Every verb but `serve`, `stdio` and `doctor` is a client of
+[REST](rest.md) on the daemon's own socket, and starts the daemon if none runs, also to list: what
+there is lies on disk. `SANDBOX` is an id, a unique prefix of one, or a name. Arguments bear the
+names that tools and REST have.
 
 People get text and tables, fit to their terminal; with `--json` programs get the daemon's answer,
 one JSON value (one line for each sandbox where several are named), and an error as a JSON object
@@ -50,6 +50,7 @@ program's.
 | `--environment FILE` | `KEY=VALUE` pairs for the program, each ended by a NUL |
 | `--network none` | The only network so far |
 | `--pids N` | How many processes it may have (1024) |
+| `--tmp-size N`, `--shm-size N` | Bytes of its `/tmp` (1 GiB) and `/dev/shm` (512 MiB) |
 | `--print-args` | Shows what would be run |
 | `--contract` | Prints the version of this command line |
 """

@@ -15,7 +15,8 @@ from csb_mcp.model import Problem
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.lines import MAX_LINE, InFlight, LineReader, LineWriter
 from csb_mcp.transports.mcp.preface import MAX_BYTES, Preface, accepted, parse_preface, refused
-from csb_mcp.transports.mcp.server import build_server
+from csb_mcp.transports.mcp.server import build_server, lowlevel_of
+from csb_mcp.transports.mcp.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,16 @@ Problems = Callable[[], Sequence[Problem]]
 
 
 class Connections:
-    """Accepts connections and serves each. ``problems`` is asked for ``csb-mcp doctor``."""
+    """Accepts connections and serves each. ``problems`` is asked for ``csb-mcp doctor``.
 
-    def __init__(self, service: SandboxService, problems: Problems) -> None:
+    ``updates`` is what all faces that speak MCP share; None makes one.
+    """
+
+    def __init__(
+        self, service: SandboxService, problems: Problems, updates: Updates | None = None
+    ) -> None:
         self._service = service
+        self._updates = Updates(service) if updates is None else updates
         self._problems = problems
         self._servers: dict[Preface, MCPServer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,8 +88,7 @@ class Connections:
         in_flight = InFlight()
         outbound = LineWriter(writer, in_flight)
         inbound = LineReader(reader, outbound, in_flight, _socket(writer).fileno())
-        # MCPServer serves streams of its own making only; what it wraps serves any.
-        lowlevel = server._lowlevel_server  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        lowlevel = lowlevel_of(server)
         try:
             await lowlevel.run(inbound, outbound, lowlevel.create_initialization_options())
         except* anyio.BrokenResourceError:
@@ -93,7 +99,10 @@ class Connections:
     def _server(self, preface: Preface) -> MCPServer:
         if preface not in self._servers:
             self._servers[preface] = build_server(
-                self._service, toolsets=preface.toolsets, read_only=preface.read_only
+                self._service,
+                toolsets=preface.toolsets,
+                read_only=preface.read_only,
+                updates=self._updates,
             )
         return self._servers[preface]
 

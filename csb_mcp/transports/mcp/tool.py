@@ -7,7 +7,7 @@ cost twice the tokens; here :mod:`csb_mcp.decode` reads the arguments, as for ev
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server.mcpserver.exceptions import ToolError
@@ -35,7 +35,12 @@ STRINGS: Json = {"type": "array", "items": STRING}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """One tool. ``arguments`` are JSON schemas by name; ``output`` those of a structured answer."""
+    """One tool. ``arguments`` are JSON schemas by name; ``output`` those of a structured answer.
+
+    What follows is for people, in Markdown, and never sent to a client, who pays for each word:
+    ``about`` says more than ``description``, ``words`` more than an argument's own, ``after`` goes
+    below the table of arguments.
+    """
 
     name: str
     title: str
@@ -46,6 +51,9 @@ class Definition:
     output: Mapping[str, Json] | None = None
     output_required: tuple[str, ...] = ()
     annotations: ToolAnnotations
+    about: str = ""
+    words: Mapping[str, str] = field(default_factory=dict[str, str])
+    after: str = ""
 
     @property
     def read_only(self) -> bool:

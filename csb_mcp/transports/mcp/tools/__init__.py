@@ -1,22 +1,34 @@
 """The tools, by subject."""
 
 from csb_mcp.transports.mcp.tool import Definition
-from csb_mcp.transports.mcp.tools import commands, display, lifecycle, terminal, usage
+from csb_mcp.transports.mcp.tools import (
+    commands,
+    create,
+    desktop,
+    display,
+    lifecycle,
+    terminal,
+    usage,
+    waiting,
+)
 
 TOOLSETS: dict[str, tuple[Definition, ...]] = {
     "core": (
-        lifecycle.CREATE,
+        create.CREATE,
         lifecycle.LIST,
         terminal.READ,
         terminal.SEND_KEYS,
-        terminal.WAIT,
+        waiting.WAIT,
         commands.RUN,
         display.SCREENSHOT,
         usage.METRICS,
+        lifecycle.PAUSE,
+        lifecycle.RESUME,
         lifecycle.STOP,
         lifecycle.DELETE,
     ),
+    "desktop": (desktop.CLICK, desktop.DRAG, desktop.SCROLL, desktop.TYPE_TEXT),
 }
 """Tools by set, in the order in which they are listed."""
 
-DEFAULT_TOOLSETS = ("core",)
+DEFAULT_TOOLSETS = ("core", "desktop")

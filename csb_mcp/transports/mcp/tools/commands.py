@@ -89,4 +89,13 @@ RUN = Definition(
         **dict.fromkeys(("stdout_path", "stderr_path", "note"), STRING),
     },
     annotations=hints(destructive=True, open_world=True),
+    about="Runs `bash -c command` inside, beside the terminal, and gives exit code, stdout and "
+    "stderr. After `timeout` its process group is killed. Many may run at once.",
+    words={
+        "timeout": f"Seconds, at most {MAX_COMMAND:g}. Clients may cut a call earlier: use "
+        "`background` for what takes longer than 45",
+        "cwd": "Path inside; without it, the project",
+        "stdin": "Text for its standard input; without it, that is empty",
+        "background": "Return at once with its pid and the paths (inside) that its output goes to",
+    },
 )

@@ -72,4 +72,12 @@ SCREENSHOT = Definition(
     },
     required=("sandbox",),
     annotations=hints(read_only=True, idempotent=True, open_world=False),
+    about="A picture of the display, with its frame, scale and what it costs a vision model in "
+    "tokens. Of an ended sandbox, its last one.",
+    words={
+        "region": "`[x, y, width, height]` in display pixels",
+        "max_width": "Scaled down to at most so wide",
+        "format": "`png`, `jpeg` or `webp` (lossless)",
+        "if_changed_since": "A frame; if the display still looks like that, the answer is one line",
+    },
 )

@@ -1,41 +1,41 @@
-"""read_terminal, send_keys, wait."""
+"""read_terminal, send_keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
-from csb_mcp.lib.text import one_line, plain_text
-from csb_mcp.model import MAX_WAIT, Condition, TerminalView, WaitResult
+from csb_mcp.lib.text import plain_text
+from csb_mcp.model import MAX_ROWS, KeysSent, TerminalView
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
-    BOOLEAN,
     INTEGER,
-    NUMBER,
     STRING,
     STRINGS,
     Definition,
-    Json,
     answer,
     choice,
     described,
     hints,
 )
-from csb_mcp.transports.mcp.untrusted import NOTE, fenced, newest_rows
-
-_EVIDENCE = 500  # characters
+from csb_mcp.transports.mcp.untrusted import fenced, newest_rows
 
 
 async def _read(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
     request = decode.read_terminal(arguments)
     view = await service.read_terminal(request.sandbox, cursor=request.cursor, lines=request.lines)
+    return answer(shown(view, request.sandbox))
+
+
+def shown(view: TerminalView, sandbox: str) -> str:
+    """What the terminal shows, marked as the sandbox's, and how to go on from there."""
     head = f"next cursor: {view.cursor}"
     if view.changed_only and not view.rows:
-        return answer(f"nothing changed; {head}")
+        return f"nothing changed; {head}"
     rows, left_out = newest_rows(_rows(view))
     notes = [head, *_notes(view, left_out)]
     what = "changed rows" if view.changed_only else "terminal"
-    return answer("\n".join([*notes, fenced("\n".join(rows), f"{what} of {request.sandbox}")]))
+    return "\n".join([*notes, fenced("\n".join(rows), f"{what} of {sandbox}")])
 
 
 def _rows(view: TerminalView) -> list[str]:
@@ -59,7 +59,7 @@ def _notes(view: TerminalView, left_out: int) -> list[str]:
     if left_out:
         notes.append(
             f"{left_out} older rows left out, an answer holds no more; "
-            "all of it is in the sandbox's log on the host"
+            "the sandbox's log has more: resource csb://sandbox/ID/log"
         )
     return notes
 
@@ -69,56 +69,20 @@ async def _send(service: SandboxService, arguments: Mapping[str, object]) -> Cal
     sent = await service.send_keys(
         request.sandbox, text=request.text, keys=request.keys, target=request.target, paste=False
     )
-    return answer(
-        f"sent {', '.join(sent.sent)}; cursor from before it: {sent.cursor}\n"
+    return answer(_told(request.target, sent))
+
+
+def _told(target: str, sent: KeysSent) -> str:
+    what = f"sent {', '.join(sent.sent)}"
+    if target == "display":
+        return (
+            f"{what} to the display\n"
+            'To see what it does, wait for {"screen_stable": 0.5} and take a screenshot'
+        )
+    return (
+        f"{what}; cursor from before it: {sent.cursor}\n"
         "To see what it does, call wait or read_terminal with that cursor"
     )
-
-
-async def _wait(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
-    request = decode.wait(arguments)
-    result = await service.wait(
-        request.sandboxes,
-        request.until,
-        mode=request.mode,
-        timeout=request.timeout,
-        cursor=request.cursor,
-    )
-    structured = _structured(result, request.until)
-    return answer(_told(result, structured), structured)
-
-
-def _structured(result: WaitResult, until: Sequence[Condition]) -> Json:
-    matches = [
-        {
-            "sandbox": match.sandbox,
-            "index": match.index,
-            "condition": decode.condition_kind(until[match.index]),
-            "evidence": one_line(match.evidence, _EVIDENCE),
-        }
-        for match in result.matches
-    ]
-    advice = f"evidence is {NOTE}" if result.satisfied else "not yet: wait again with the cursors"
-    return {
-        "satisfied": result.satisfied,
-        "matches": matches,
-        "cursors": dict(result.cursors),
-        "waited": round(result.waited, 3),
-        "note": advice,
-    }
-
-
-def _told(result: WaitResult, structured: Json) -> str:
-    state = "satisfied" if result.satisfied else "not satisfied: wait again with the cursors"
-    cursors = ", ".join(f"{sandbox} {cursor}" for sandbox, cursor in result.cursors.items())
-    lines = [f"{state} after {result.waited:.1f} s; next cursors: {cursors or 'none'}"]
-    if structured["matches"]:
-        evidence = [
-            f"{match['sandbox']} [{match['index']}] {match['condition']}: {match['evidence']}"
-            for match in structured["matches"]
-        ]
-        lines.append(fenced("\n".join(evidence), "evidence"))
-    return "\n".join(lines)
 
 
 READ = Definition(
@@ -130,74 +94,43 @@ READ = Definition(
     arguments={
         "sandbox": STRING,
         "cursor": described(STRING, "From an earlier answer"),
-        "lines": described(INTEGER, "At most that many last rows", minimum=1, maximum=10_000),
+        "lines": described(INTEGER, "At most that many last rows", minimum=1, maximum=MAX_ROWS),
     },
     required=("sandbox",),
     annotations=hints(read_only=True, idempotent=True, open_world=False),
+    about="The screen as plain text. With a cursor, the rows that changed since; rows are numbered "
+    "where some between them did not change. Of an ended sandbox, its last screen.",
+    words={
+        "cursor": "From an earlier answer",
+        "lines": f"The last rows instead, history included; at most {MAX_ROWS}",
+    },
 )
 
 SEND_KEYS = Definition(
     name="send_keys",
-    title="Type into the terminal",
+    title="Type into the terminal, or press keys",
     description="Type text literally, then press keys. text alone does not press Enter: add "
-    'keys=["Enter"]. Then wait with the cursor it gives.',
+    'keys=["Enter"]. Then wait with the cursor it gives. target="display" goes to the focus there.',
     call=_send,
     arguments={
         "sandbox": STRING,
         "text": STRING,
         "keys": {
             "anyOf": [STRING, STRINGS],
-            "description": 'Key names: Enter, Tab, Escape, Up, F5, C-c, M-x; "C-c Up" or a list',
+            "description": 'Enter, Tab, Escape, Up, F5, C-c, M-x; "C-c Up" or a list. Display: '
+            "Return, F5, ctrl+shift+t",
         },
         "target": choice(decode.TARGETS, default="terminal"),
     },
     required=("sandbox",),
     annotations=hints(destructive=True, open_world=True),
-)
-
-WAIT = Definition(
-    name="wait",
-    title="Wait for something to happen",
-    description="Wait until conditions come true, at most 45 s; costs nothing meanwhile, so prefer "
-    "it to polling. If not satisfied, call again with the cursors it gives.",
-    call=_wait,
-    arguments={
-        "sandboxes": {"anyOf": [STRING, STRINGS]},
-        "until": {
-            "type": "array",
-            "description": "Objects with one key each",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "terminal_text": STRING,
-                    "terminal_regex": described(STRING, "Matched row by row"),
-                    "terminal_idle": described(NUMBER, "Seconds without output"),
-                    "screen_changed": described(STRING, "Frame of a screenshot"),
-                    "screen_stable": described(NUMBER, "Seconds without a change"),
-                    "exited": {"const": True},
-                    "file": described(STRING, "Path inside"),
-                    "port": described(INTEGER, "TCP, inside"),
-                },
-                "additionalProperties": False,
-                "minProperties": 1,
-                "maxProperties": 1,
-            },
-        },
-        "mode": choice(decode.MODES, default="any"),
-        "timeout": described(NUMBER, "Seconds", default=30, maximum=MAX_WAIT),
-        "cursor": {
-            "anyOf": [STRING, {"type": "object", "additionalProperties": STRING}],
-            "description": "Look at what came after it; by sandbox if there are several",
-        },
+    about="Types text literally, then presses keys. Gives the cursor from before it: wait with "
+    "that one.",
+    words={
+        "text": "Typed as it is. Does not press Enter",
+        "keys": "A list, or one string with spaces between. For the terminal names of tmux: "
+        "`Enter`, `Tab`, `Escape`, `Up`, `F5`, `C-c`, `M-x`. For the display names of X, with "
+        "`ctrl`, `shift`, `alt`, `super` before them: `Return`, `F5`, `ctrl+shift+t`",
+        "target": "`display`: to the window that has the focus there",
     },
-    required=("sandboxes", "until"),
-    output={
-        "satisfied": BOOLEAN,
-        "matches": {"type": "array", "items": {"type": "object"}},
-        "cursors": {"type": "object"},
-        "waited": NUMBER,
-        "note": STRING,
-    },
-    output_required=("satisfied", "matches", "cursors"),
-    annotations=hints(read_only=True, idempotent=True, open_world=False),
 )

@@ -1,0 +1,46 @@
+"""What is inside of resources."""
+
+import base64
+import json
+
+from csb_mcp import decode
+from csb_mcp.errors import DisplayFailed
+from csb_mcp.lib.text import plain_text
+from csb_mcp.ports import SandboxService
+from csb_mcp.transports.mcp.tools.terminal import shown
+from csb_mcp.transports.mcp.untrusted import MAX_TERMINAL, fenced
+
+_WIDTH = 1280
+
+
+async def record_text(service: SandboxService, sandbox: str) -> str:
+    """Its record as JSON."""
+    record = decode.record(await service.get(sandbox))
+    return json.dumps(record, indent=1, ensure_ascii=False)
+
+
+async def terminal_text(service: SandboxService, sandbox: str) -> str:
+    """What its terminal shows."""
+    return shown(await service.read_terminal(sandbox, cursor=None, lines=None), sandbox)
+
+
+async def log_text(service: SandboxService, sandbox: str) -> str:
+    """The end of its log, and from which byte on."""
+    part = await service.read_log(sandbox, offset=None, limit=MAX_TERMINAL)
+    head = f"bytes {part.offset} to {part.next} of the log"
+    return f"{head}\n" + fenced(plain_text(part.data.decode(errors="replace")), f"log of {sandbox}")
+
+
+async def screen(service: SandboxService, sandbox: str) -> bytes:
+    """A picture of its display (PNG)."""
+    shot = await service.screenshot(
+        sandbox, region=None, max_width=_WIDTH, format="png", if_changed_since=None
+    )
+    if shot.image is None:
+        raise DisplayFailed("gave no picture", sandbox=sandbox)
+    return shot.image.data
+
+
+def as_base64(data: bytes) -> str:
+    """As JSON carries it."""
+    return base64.b64encode(data).decode("ascii")

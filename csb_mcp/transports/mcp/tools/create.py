@@ -1,0 +1,95 @@
+"""create_sandbox."""
+
+from collections.abc import Mapping
+
+from mcp_types import CallToolResult
+
+from csb_mcp import decode
+from csb_mcp.config import NETWORKS
+from csb_mcp.model import DEFAULT_GEOMETRY, DEFAULT_PIDS
+from csb_mcp.ports import SandboxService
+from csb_mcp.transports.mcp.tool import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STRING,
+    STRINGS,
+    Definition,
+    Json,
+    choice,
+    described,
+    hints,
+)
+from csb_mcp.transports.mcp.tools.records import RECORD, whole
+
+_DURATION: Json = {"type": ["string", "number"]}
+
+
+async def _create(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
+    return whole(await service.create(decode.sandbox_spec(arguments)))
+
+
+CREATE = Definition(
+    name="create_sandbox",
+    title="Create a sandbox",
+    description="Start an isolated sandbox on a project folder, with a terminal and a display. "
+    "Returns when it is ready. Then send_keys, or run_command. Changes in the project are real.",
+    call=_create,
+    arguments={
+        "project_dir": described(STRING, "Absolute path on the host; same path inside"),
+        "name": described(STRING, "Optional: a-z 0-9 . _ -"),
+        "backend": choice(("bubblewrap",), default="bubblewrap"),
+        "agent": choice(decode.AGENTS, default="shell"),
+        "command": described(STRINGS, 'Program and arguments, for agent "command"'),
+        "network": choice(NETWORKS, default="none"),
+        "workspace": choice(decode.WORKSPACES, default="direct"),
+        "geometry": described(STRING, "Of the display", default=str(DEFAULT_GEOMETRY)),
+        "gl": described(BOOLEAN, "Software OpenGL", default=False),
+        "memory": described(
+            {"type": ["string", "integer"]}, '"512M", or bytes; of all that runs', default="4G"
+        ),
+        "cpus": described(NUMBER, "0.5: half of one"),
+        "pids": described(INTEGER, "Processes and threads", default=DEFAULT_PIDS),
+        "ttl": described(_DURATION, 'Ends after that long: "30m", or seconds'),
+        "idle_timeout": described(_DURATION, "Ends after that long without output or input"),
+        "env": {"type": "object", "additionalProperties": STRING},
+    },
+    required=("project_dir",),
+    output=RECORD,
+    output_required=("id", "state"),
+    annotations=hints(open_world=True),
+    about="Starts a sandbox on a project folder. Returns its record when display, terminal and "
+    "helper have answered. If a stage fails, nothing is left.",
+    words={
+        "project_dir": "Absolute path of a folder on the host, below a "
+        "[project root](settings.md#project_roots). Same path inside; changes are real and at once",
+        "name": "1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit. A sandbox keeps it "
+        "until it is deleted; no other can have it meanwhile",
+        "backend": "What isolates",
+        "agent": "`shell`: bash. `command`: what `command` says",
+        "command": "Program and arguments, for agent `command`",
+        "network": "`none`: loopback, nothing else. The wider ones come with a later part",
+        "workspace": "The project itself, its [protected paths](security.md#protected-paths) "
+        "read-only",
+        "geometry": "Size of the display, 64x64 to 7680x4320",
+        "gl": "OpenGL in software on the display; doubles the time it takes to start",
+        "memory": "Bytes, or `512M`, `4G`: of all that runs in it, display and terminal included",
+        "cpus": "Processors' worth of time, from 0.05; without it, no limit",
+        "pids": "Processes and threads, from 16 on",
+        "ttl": "The sandbox is stopped so long after its creation: seconds, or `30m`, `2h`, `1d`",
+        "idle_timeout": "It is stopped after so long without output, input or a running command",
+        "env": "Environment variables for the payload, at most 64 KiB. They never stand in an "
+        "argument list",
+    },
+    after="""\
+### Record
+
+`id`, `name`, `backend`, `agent`, `state`, `agent_state`, `project_dir`, `network`, `workspace`,
+`geometry`, `limits`, `created_at`, `attach`; once it has ended also `ended_at`, `reason`, and
+`exit_status` if its program ended by itself (128 + n for signal n). Times are RFC 3339 in UTC.
+`limits.asked` names each limit, `limits.enforced_by` what enforces it on this host. `attach` is a
+command with which a person on the host joins the terminal. `warnings`, if there are any, tell what
+a person should look at: a limit that was hit, or a [protected path](security.md#protected-paths)
+that appeared.
+""",
+)

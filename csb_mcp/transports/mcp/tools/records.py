@@ -1,0 +1,56 @@
+"""A sandbox's record, as text and as a structure with a schema."""
+
+from typing import Any
+
+from mcp_types import CallToolResult
+
+from csb_mcp import decode
+from csb_mcp.model import Sandbox
+from csb_mcp.transports.mcp.tool import INTEGER, STRING, Json, answer
+
+_IN_LINE = (
+    "id",
+    "name",
+    "state",
+    "reason",
+    "project_dir",
+    "limits",
+    "warnings",
+)  # said before the details
+
+RECORD: Json = {
+    **dict.fromkeys(("id", "backend", "agent", "state", "agent_state", "project_dir"), STRING),
+    "name": {"type": ["string", "null"]},
+    **dict.fromkeys(("network", "workspace", "geometry", "created_at", "attach"), STRING),
+    "limits": {"type": "object"},
+    **dict.fromkeys(("ended_at", "reason"), STRING),
+    "exit_status": INTEGER,
+    "warnings": {"type": "array", "items": STRING},
+}
+STATE: Json = {key: RECORD[key] for key in ("id", "state")}
+ENDED: Json = {key: RECORD[key] for key in ("id", "state", "reason", "exit_status")}
+
+
+def whole(sandbox: Sandbox, verb: str = "") -> CallToolResult:
+    """A tool's answer that is one record."""
+    record = decode.record(sandbox)
+    return answer(line(sandbox, verb) + "\n" + _details(record), record)
+
+
+def line(sandbox: Sandbox, verb: str = "") -> str:
+    """What matters of a record, on one line."""
+    name = f" ({sandbox.name})" if sandbox.name else ""
+    reason = f", {decode.record(sandbox)['reason']}" if sandbox.reason else ""
+    warned = "".join(f"; WARNING: {warning}" for warning in sandbox.warnings)
+    return f"{sandbox.id}{name}: {verb}{sandbox.state}{reason}; {sandbox.spec.project_dir}{warned}"
+
+
+def _details(record: dict[str, Any]) -> str:
+    asked, by = record["limits"]["asked"], record["limits"]["enforced_by"]
+    limits = [f"{key} {value} (by {by.get(key, 'nothing')})" for key, value in asked.items()]
+    lines = [
+        f"{key}: {value}"
+        for key, value in record.items()
+        if key not in _IN_LINE and value not in (None, "")
+    ]
+    return "\n".join([*lines, *(["limits: " + ", ".join(limits)] if limits else [])])

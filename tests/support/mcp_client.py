@@ -1,0 +1,37 @@
+"""The SDK's own client, connected to a server in this process or to a daemon's socket."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp import Client
+from mcp.server.mcpserver import MCPServer
+
+
+@asynccontextmanager
+async def in_process(server: MCPServer, mode: str, **options: Any) -> AsyncGenerator[Client]:
+    """A client of ``server``, ``mode`` being the protocol era, as the SDK names it.
+
+    It lives in a task of its own: the SDK's scopes must be left in the task that entered them, and
+    a fixture of pytest is left in another.
+    """
+    connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+    finished = asyncio.Event()
+
+    async def connection() -> None:
+        try:
+            async with Client(server, mode=mode, **options) as client:
+                connected.set_result(client)
+                await finished.wait()
+        except Exception as error:
+            if connected.done():
+                raise
+            connected.set_exception(error)
+
+    task = asyncio.create_task(connection())
+    try:
+        yield await connected
+    finally:
+        finished.set()
+        await task
