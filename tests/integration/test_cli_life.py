@@ -50,6 +50,25 @@ def test_a_person_works_with_a_sandbox(station: Station, web: str) -> None:
     assert (station.base / "shot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_display_pause_and_log(station: Station, web: str) -> None:
+    for words in (("click", "9", "9"), ("scroll", "9", "9", "--dy", "1"), ("type", "é日")):
+        status, out, err = station.run(words[0], "web", *words[1:])
+        assert (status, err) == (0, "")
+        assert out.startswith("frame: ")
+    assert station.run("pause", "web")[1] == f"{web} (web) paused\n"
+    assert station.run("list", "--state", "paused", "--quiet")[1] == f"{web}\n"
+    assert station.run("resume", "web")[0] == 0
+    follower = station.start("logs", "web", "--follow")
+    station.run("send", "web", "echo last-$((1 + 1))", "--keys", "Enter")
+    assert station.run("wait", "web", "--terminal-text", "last-2")[0] == 0
+    assert station.run("stop", "web")[0] == 0
+    out, err = follower.communicate(timeout=40)
+    assert (follower.returncode, err) == (0, b"")
+    assert b"last-2" in out
+    assert b"\x1b" not in out
+    assert out.decode() == station.run("logs", "web")[1]
+
+
 def test_attach_is_the_real_tmux(station: Station, web: str) -> None:
     terminal = Terminal([str(REAL), "attach", "web"], station.env, station.base, columns=130)
     try:

@@ -312,7 +312,8 @@ def test_help_and_version(station: Station) -> None:
     assert station.run("--version")[:2] == (0, f"csb-mcp {__version__}\n")
     status, out, _ = station.run("stdio", "--help")
     assert status == 0
-    assert "csb-mcp doctor" in out
+    assert "--read-only" in out
+    assert "csb-mcp doctor" in station.run("--help")[1]
     assert station.run()[0] == 2
     for words in (("fly",), ("stdio", "--toolsets"), ("serve", "now")):
         status, _, err = station.run(*words)
