@@ -75,7 +75,7 @@ def test_attach_is_the_real_tmux(station: Station, web: str) -> None:
         terminal.until(lambda shown: "agent@" in shown)
         terminal.type("echo $((6 * 7))-seen\r")
         terminal.until(lambda shown: "42-seen" in shown)
-        terminal.type("\x02d")
+        terminal.press("\x02", "d")
         assert terminal.end() == 0
     finally:
         terminal.kill()

@@ -35,6 +35,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._main, text.encode())
 
+    def press(self, *keys: str) -> None:
+        """One after the other at a person's pace: tmux takes what is quicker for a paste."""
+        for key in keys:
+            self.type(key)
+            time.sleep(0.1)
+
     def until(self, condition: Callable[[str], bool], seconds: float = 20) -> None:
         """Read until what was shown so far meets ``condition``."""
         deadline = time.monotonic() + seconds
