@@ -38,8 +38,8 @@ class Terminal:
     def press(self, *keys: str) -> None:
         """One after the other at a person's pace: tmux takes what is quicker for a paste."""
         for key in keys:
-            self.type(key)
             time.sleep(0.1)
+            self.type(key)
 
     def until(self, condition: Callable[[str], bool], seconds: float = 20) -> None:
         """Read until what was shown so far meets ``condition``."""
