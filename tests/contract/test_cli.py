@@ -16,8 +16,10 @@ import pytest
 from csb_mcp import __version__, decode
 from csb_mcp.decode.conditions import CONDITIONS as ALL_CONDITIONS
 from csb_mcp.errors import InvalidInput
+from csb_mcp.transports.cli import render
 from csb_mcp.transports.cli.parser import UsageError, parse
 from csb_mcp.transports.cli.render import columns, fit, size, span, sparkline
+from csb_mcp.transports.cli.terminal import one_row
 from csb_mcp.transports.cli.verbs import CONDITIONS, VERBS
 from tests.contract.fake_service import PIXELS
 from tests.support.shell import Terminal
@@ -664,6 +666,21 @@ def test_settings_among_the_words() -> None:
     assert (line.values["keys"], line.values["text"]) == (["Up"], "--state-dir")
     with pytest.raises(UsageError, match="has no option --fly"):
         parse(VERBS["send"], ["a", "--fly"])
+
+
+def test_nothing_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Even if the daemon left it in."""
+    hostile = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2J\x9b31mc\u202ed"
+    render.say(hostile)
+    render.note(hostile)
+    render.give(hostile)
+    render.give(hostile, sys.stderr)
+    render.table(("A", "B"), [(hostile, hostile)])
+    render.pairs([("name", hostile)])
+    put_row = one_row(hostile)
+    render.show_json({"text": hostile})
+    shown = "".join(capsys.readouterr()) + put_row
+    assert not re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
 
 
 def test_words_for_numbers() -> None:
