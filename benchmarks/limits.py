@@ -31,6 +31,7 @@ OWN_UID = os.geteuid()
 
 
 def sandbox(name: str) -> Sandbox:
+    """A record with all limits."""
     spec = SandboxSpec(project_dir=Path("/"), memory=512 * 1024**2, pids=256, cpus=1.0)
     state = SandboxState.CREATING
     return Sandbox(id=name, spec=spec, state=state, uid=OWN_UID, created_at=0.0)
@@ -47,6 +48,7 @@ def spent(action: Callable[[], object], times: int) -> list[float]:
 
 
 def show(what: str, times: list[float], floor: float | None = None) -> float:
+    """Print a line; gives the median."""
     middle = statistics.median(times)
     ninety = sorted(times)[int(len(times) * 0.9)]
     ratio = f"   {middle / floor:6.2f} x floor" if floor else ""
@@ -64,12 +66,14 @@ def psutil_tree(root: int) -> None:
 
 
 def start(words: Sequence[str]) -> float:
+    """Milliseconds of /bin/true behind ``words``."""
     began = time.perf_counter()
     subprocess.run([*words, "/bin/true"], check=True)
     return (time.perf_counter() - began) * 1e3
 
 
 async def pauses(enclosure: Enclosure, pid: int) -> tuple[list[float], list[float]]:
+    """Times of freezing and of thawing."""
     freezes: list[float] = []
     thaws: list[float] = []
     for _ in range(FREEZES):
@@ -83,6 +87,7 @@ async def pauses(enclosure: Enclosure, pid: int) -> tuple[list[float], list[floa
 
 
 async def lives(limiter: HostLimiter) -> tuple[list[float], list[float]]:
+    """Times of making and of removing."""
     made: list[float] = []
     removed: list[float] = []
     for n in range(LIVES):
@@ -101,7 +106,7 @@ async def main() -> int:
     enclosure = await limiter.make(sandbox(f"bench-{os.getpid()}"))
     sleepers = f"for n in $(seq {CHILDREN}); do sleep 1000 & done; wait"
     words = [*enclosure.prefix, *enclosure.payload_prefix, "/bin/sh", "-c", sleepers]
-    tree = subprocess.Popen(words)
+    tree = subprocess.Popen(words)  # noqa: ASYNC220  nothing else runs in this loop
     try:
         while tree_usage(tree.pid).processes < CHILDREN + 1:
             await asyncio.sleep(0.01)

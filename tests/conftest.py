@@ -126,6 +126,7 @@ class Traces:
     processes: frozenset[int]
     mounts: frozenset[str]
     folders: frozenset[str]
+    cgroups: frozenset[str]
 
     @classmethod
     def now(cls) -> "Traces":
@@ -134,6 +135,7 @@ class Traces:
             processes=frozenset(_our_processes()),
             mounts=frozenset(line.split()[4] for line in mounts),
             folders=frozenset(_our_folders()),
+            cgroups=frozenset(_our_cgroups()),
         )
 
     def since(self, before: "Traces") -> list[str]:
@@ -142,6 +144,7 @@ class Traces:
             *(f"process {pid}: {command_line(pid)}" for pid in self.processes - before.processes),
             *(f"mount {point}" for point in self.mounts - before.mounts),
             *(f"folder {path}" for path in self.folders - before.folders),
+            *(f"cgroup {path}" for path in self.cgroups - before.cgroups),
         ]
 
 
@@ -155,6 +158,13 @@ def _our_folders() -> list[str]:
     if not IN_CI:  # by hand a daemon or a second run may work beside this one
         return []
     return [str(path) for parent in RUNTIME_PARENTS for path in parent.glob("csb*")]
+
+
+def _our_cgroups() -> list[str]:
+    if not IN_CI:
+        return []
+    root = Path("/sys/fs/cgroup")
+    return [str(p) for pattern in ("csb-mcp/*/", "*/csb-mcp/*/") for p in root.glob(pattern)]
 
 
 def _open_descriptors() -> dict[int, str]:

@@ -39,11 +39,6 @@ class PsutilMeter:
             network_sent=sum(counters.bytes_sent for counters in network),
         )
 
-    @staticmethod
-    def tree(root_pid: int) -> SandboxUsage:
-        """Sums over one process tree."""
-        return tree_usage(root_pid)
-
 
 def tree_usage(root_pid: int) -> SandboxUsage:
     """Sums over a tree. Walks the tree itself, not all of /proc.

@@ -28,10 +28,11 @@ class HostUsage:
 class SandboxUsage:
     """One look at a sandbox's whole tree, its display and terminal included.
 
-    ``memory`` is bytes: what the cgroup is charged with, without caches that can be dropped; or,
-    ``source`` being ``processes``, the resident sets summed (shared pages count once each).
-    ``cpu_seconds``, ``io_read`` and ``io_written`` (bytes to and from disks) grow since its start;
-    None: this host does not tell. ``source``: ``cgroup v1``, ``cgroup v2`` or ``processes``.
+    ``processes`` counts threads too, as the limit does. ``memory`` is bytes: what the cgroup is
+    charged with, without caches that can be dropped; or, ``source`` being ``processes``, the
+    resident sets summed (shared pages count once each). ``cpu_seconds``, ``io_read`` and
+    ``io_written`` (bytes to and from disks) grow since its start; None: this host does not tell.
+    ``source``: ``cgroup v1``, ``cgroup v2``, ``systemd scope`` or ``processes``.
     """
 
     processes: int

@@ -39,12 +39,15 @@ class Enclosure(Protocol):
         """How often each limit was hit so far (limit name to a count that only grows)."""
         ...
 
-    async def freeze(self, root_pid: int) -> None:
-        """Hold all of the payload still. Idempotent. Raises DeadlineExceeded."""
+    async def freeze(self, pane_pid: int) -> None:
+        """Hold all of the payload still. Idempotent. Raises DeadlineExceeded, HostUnable.
+
+        ``pane_pid``: the launcher's. What is frozen may not die before it is thawed.
+        """
         ...
 
-    async def thaw(self, root_pid: int) -> None:
-        """Let it go on. Idempotent."""
+    async def thaw(self, pane_pid: int) -> None:
+        """Let it go on. Idempotent; also when nothing is there any more."""
         ...
 
     async def remove(self) -> None:

@@ -87,10 +87,11 @@ fi
 # may have two processes, the line and lwm, so no click starts a program in there: on the second
 # button lwm wants to run xterm, or what a client wrote into the server's RESOURCE_MANAGER.
 # dash names that limit -p, bash -u. Both loops end, should nobody be left to end them.
+# shellcheck disable=SC2016  # that shell is to expand it
 manage='n=0;
 while [ ! -S /tmp/.X11-unix/X0 ] && [ "$n" -lt 300 ]; do n=$((n + 1)); sleep 0.1; done;
 (ulimit -u 2) 2>/dev/null && ulimit -u 2 || ulimit -p 2 || exit; n=0;
-while [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" 2>/dev/null; sleep 0.5; done'
+while [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" >/dev/null 2>&1; sleep 0.5; done'
 manager=(/bin/sh -c "${manage//$'\n'/ }" "${CSB_LWM:-}")
 manager_args=(
   "${box[@]}" --dev /dev --size 65536 --tmpfs /tmp --dir /run

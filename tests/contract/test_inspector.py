@@ -171,6 +171,7 @@ def drive(inspector: Inspector, era: str, sandbox: str) -> None:
     address = f"csb://sandbox/{sandbox}"
     assert json.loads(inspector.resource(era, address)["text"])["id"] == sandbox
     assert "answer 42" in inspector.resource(era, f"{address}/terminal")["text"]
+    assert "answer 42" in inspector.resource(era, f"{address}/log")["text"]
     screen = inspector.resource(era, f"{address}/screen")
     assert base64.b64decode(screen["blob"]).startswith(b"\x89PNG")
 

@@ -21,7 +21,7 @@ from csb_mcp.errors import DisplayFailed
 from csb_mcp.model import TerminalView
 from csb_mcp.transports.mcp.server import build_server
 from tests.contract.fake_service import PIXELS, FakeService
-from tests.support.mcp_client import in_process
+from tests.support.mcp_client import connection
 
 INVALID, INTERNAL = -32602, -32603
 FENCE = re.compile(
@@ -37,7 +37,7 @@ def service() -> FakeService:
 @pytest.fixture(params=["legacy", "2026-07-28"])
 async def client(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Client]:
     """Connected, with a sandbox called web."""
-    async with in_process(build_server(service), request.param) as client:
+    async with connection(build_server(service), request.param) as client:
         await client.call_tool("create_sandbox", {"project_dir": "/p", "name": "web"})
         yield client
 

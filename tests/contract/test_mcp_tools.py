@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,12 @@ from mcp_types import CallToolResult, ImageContent, TextContent
 from csb_mcp import __version__
 from csb_mcp.decode import CONDITIONS
 from csb_mcp.errors import HostUnable, InvalidInput
-from csb_mcp.model import CommandResult, Point, SandboxSpec, TerminalView
+from csb_mcp.model import CommandResult, Metrics, Point, Sample, SandboxSpec, TerminalView
 from csb_mcp.transports.mcp.server import build_server
 from csb_mcp.transports.mcp.tools import TOOLSETS
 from csb_mcp.transports.mcp.untrusted import MAX_STREAM, MAX_TERMINAL
 from tests.contract.fake_service import PIXELS, FakeService
-from tests.support.mcp_client import in_process
+from tests.support.mcp_client import connection
 
 TOOLS = [
     *("create_sandbox", "list_sandboxes", "read_terminal", "send_keys", "wait", "run_command"),
@@ -78,7 +79,7 @@ def service() -> FakeService:
 @pytest.fixture(params=["legacy", "2026-07-28"])
 async def client(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Client]:
     """Connected, with one sandbox there."""
-    async with in_process(build_server(service), request.param) as client:
+    async with connection(build_server(service), request.param) as client:
         await client.call_tool("create_sandbox", {"project_dir": "/p"})
         yield client
 
@@ -368,14 +369,23 @@ async def test_a_client_that_gives_up_cancels_the_wait(
 async def test_metrics_with_and_without_a_sandbox(client: Client) -> None:
     result = await client.call_tool("metrics", {})
     assert result.structured_content
-    assert set(result.structured_content) == {"host"}
+    assert set(result.structured_content) <= {"host", "history"}
     result = await client.call_tool("metrics", {"sandbox": "0000"})
     assert result.structured_content
     assert result.structured_content["sandbox"]["processes"] == 5
     assert "64 MiB of memory" in text_of(result)
 
 
-async def test_a_history_is_short_and_keeps_both_ends(client: Client) -> None:
+async def test_a_history_is_short_and_keeps_the_newest(
+    client: Client, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = await service.metrics("0000")
+    long = tuple(Sample(10.0 * n, float(n), n << 20, 5) for n in range(100))
+
+    async def metrics(_: object) -> Metrics:
+        return replace(now, history=long)
+
+    monkeypatch.setattr(service, "metrics", metrics)
     result = await client.call_tool("metrics", {"sandbox": "0000"})
     assert result.structured_content
     history = result.structured_content["history"]

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,79 +15,11 @@ from csb_mcp.transports.mcp import watching
 from csb_mcp.transports.mcp.connections import Connections
 from csb_mcp.transports.mcp.updates import Updates
 from tests.contract.fake_service import FakeService
-from tests.support.mcp_peer import HELLO, META, Peer, eventually, greeted
+from tests.support.mcp_peer import HELLO, eventually, greeted
+from tests.support.mcp_subscriber import LISTED, UPDATED, Subscriber
 
 ERAS = ("legacy", "modern")
-UPDATED = "notifications/resources/updated"
-LISTED = "notifications/resources/list_changed"
 WEB = "csb://sandbox/web"
-
-
-class Subscriber:
-    """A client of either era that counts what it is told."""
-
-    def __init__(self, era: str, peer: Peer) -> None:
-        self.era = era
-        self.peer = peer
-        self.notices: list[tuple[str, str]] = []
-        self.listening = 0
-
-    async def begin(self) -> None:
-        if self.era == "legacy":
-            await self.said("initialize", **HELLO)
-            await self.peer.say({"jsonrpc": "2.0", "method": "notifications/initialized"})
-            await self.said("ping")  # answered after the one before it was heard
-        await self.said("tools/call", name="create_sandbox", arguments={**WANTED})
-
-    async def said(self, method: str, **params: Any) -> Any:
-        """The answer. Notices that come before it are kept."""
-        self.peer.last += 1
-        asked = self.peer.last
-        if self.era == "modern":
-            params["_meta"] = META
-        await self.peer.say({"jsonrpc": "2.0", "id": asked, "method": method, "params": params})
-        while (heard := await self.peer.hear()).get("id") != asked:
-            self.keep(heard)
-        return heard
-
-    def keep(self, message: Any) -> None:
-        if (method := message["method"]).startswith("notifications/resources/"):
-            self.notices.append((method, message.get("params", {}).get("uri", "")))
-
-    async def subscribe(self, *uris: str) -> None:
-        if self.era == "legacy":
-            for uri in uris:
-                assert (await self.said("resources/subscribe", uri=uri))["result"] == {}
-            return
-        wanted = {"resourcesListChanged": True, "resourceSubscriptions": list(uris)}
-        self.listening = await self.peer.ask("subscriptions/listen", notifications=wanted)
-        heard = await self.peer.hear()
-        assert heard["method"] == "notifications/subscriptions/acknowledged"
-
-    async def unsubscribe(self, *uris: str) -> None:
-        if self.era == "legacy":
-            for uri in uris:
-                await self.said("resources/unsubscribe", uri=uri)
-            return
-        params = {"requestId": self.listening, "_meta": META}
-        await self.peer.say(
-            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-        )
-        await self.said("tools/list")
-
-    async def told(self, *expected: tuple[str, str]) -> None:
-        """Hear until all of these have come."""
-        while set(expected) - set(self.notices):
-            self.keep(await self.peer.hear())
-
-    async def quiet(self) -> None:
-        """Nothing comes before the answer to one more call."""
-        before = len(self.notices)
-        await asyncio.sleep(0.05)
-        await self.said("tools/list")
-        assert self.notices[before:] == []
-
-
 WANTED = {"project_dir": "/p", "name": "web"}
 
 
@@ -119,6 +50,7 @@ async def subscriber(path: Path, era: str, uris: Sequence[str] = ()) -> AsyncGen
     async with greeted(path) as peer:
         client = Subscriber(era, peer)
         await client.begin()
+        await client.said("tools/call", name="create_sandbox", arguments=WANTED)
         await client.subscribe(*uris)
         yield client
 

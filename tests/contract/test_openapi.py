@@ -98,7 +98,7 @@ def quick(document: Any) -> Any:
 
 def findings(app: Starlette) -> tuple[list[str], Counter[str]]:
     """What Schemathesis finds wrong, and how often it called each operation."""
-    config = SchemathesisConfig.from_dict(
+    config = SchemathesisConfig.from_dict(  # pyright: ignore[reportUnknownMemberType] its dict has no types
         {
             "generation": {
                 "max-examples": EXAMPLES,
@@ -128,8 +128,9 @@ def findings(app: Starlette) -> tuple[list[str], Counter[str]]:
 
 
 def failures(recorder: ScenarioRecorder) -> Iterator[str]:
+    cases = cast("Mapping[str, Any]", recorder.cases)
     for identity, checks in recorder.checks.items():
-        case = recorder.cases[identity].value
+        case = cases[identity].value
         for check in checks:
             if check.failure_info is not None:
                 what = f"{case.method} {case.formatted_path} {case.query} {case.body!r:.300}"

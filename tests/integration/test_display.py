@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
+import csb_mcp.host.launchers
 from csb_mcp.config import load_settings
 from csb_mcp.errors import DeadlineExceeded, DisplayFailed
 from csb_mcp.host.display.framebuffer import Framebuffer
@@ -132,14 +133,25 @@ def soon(seconds: float = 15.0) -> float:
 @pytest.fixture(scope="module")
 def launchers(module_dir: Path) -> Launchers:
     module_dir.chmod(0o755)
-    made = Launchers(module_dir / "launchers", load_settings(environ={"HOME": "/nowhere"}))
+    return bare_launchers(module_dir / "launchers")
+
+
+def bare_launchers(folder: Path) -> Launchers:
+    """As on a host without a window manager: nobody draws but the test."""
+
+    def find(name: str, configured: Path | None = None) -> Path | None:
+        return None if name == "lwm" else find_tool(name, configured)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csb_mcp.host.launchers, "find_tool", find)
+        made = Launchers(folder, load_settings(environ={"HOME": "/nowhere"}))
     made.install()
     return made
 
 
 @pytest.fixture
 def displays(launchers: Launchers) -> XvfbDisplays:
-    return XvfbDisplays(launchers.path, find_tool("Xvfb"), find_tool("lwm"))
+    return XvfbDisplays(launchers.path, find_tool("Xvfb"), None)
 
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-import csb_mcp.host.launchers
 from csb_mcp.app import App
 from csb_mcp.config import load_settings
 from csb_mcp.errors import CsbError, DeadlineExceeded, DisplayFailed, InvalidInput
@@ -23,9 +23,17 @@ from csb_mcp.host.display.input import Input
 from csb_mcp.host.display.xvfb import XvfbDisplay, XvfbDisplays
 from csb_mcp.host.launchers import Launchers, find_tool
 from csb_mcp.lib.processes import descendants
-from csb_mcp.model import Geometry, Point
+from csb_mcp.lib.pulse import Pulse
+from csb_mcp.model import Folders, Geometry, Point
 from tests.conftest import User
-from tests.integration.test_display import Client, Running, connects, eventually, running
+from tests.integration.test_display import (
+    Client,
+    Running,
+    bare_launchers,
+    connects,
+    eventually,
+    running,
+)
 from tests.reaper import command_line
 from tests.support.desktop import Desktop, desktop
 
@@ -219,7 +227,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 async def test_a_hostile_server_is_an_error_in_time(short_dir: Path, answer: bytes) -> None:
     with hostile(short_dir / "X0", answer):
-        hands = Input(short_dir, b"cookie", Geometry(640, 480))
+        hands = Input(short_dir, b"cookie", Geometry(640, 480), Pulse())
         for call in (hands.press(["é"]), hands.type_text(TEXT), drag(hands)):
             before = time.monotonic()
             with suppress(CsbError):  # zeros may pass for a server that did as it was told
@@ -379,6 +387,17 @@ async def test_a_terminal_takes_any_script(app: App, project: Path) -> None:
         await eventually(lambda: (project / "typed").read_text() == expected, 20)
 
 
+async def test_another_layout_makes_no_difference(app: App, project: Path) -> None:
+    async with desktop(app, project) as made:
+        await managed(made)
+        await made.run("setxkbmap us,ru")
+        x, y = await xterm(made, "cat >typed")
+        await made.display.click(Point(x + 50, y + 50), button="left", count=1)
+        await made.display.press(["ISO_Next_Group"])
+        await made.display.type_text("Latin, жЖ, ё, 中\n")
+        await eventually(lambda: (project / "typed").read_text() == "Latin, жЖ, ё, 中\n", 20)
+
+
 async def test_windows_are_focused_moved_and_closed(app: App, project: Path) -> None:
     async with desktop(app, project) as made:
         await managed(made)
@@ -412,6 +431,18 @@ async def test_no_click_starts_a_program(app: App, project: Path) -> None:
 
 
 # The window manager beside the server
+
+
+async def test_the_launcher_shows_the_window_manager_too(screen: Running) -> None:
+    (screen.folders.runtime / "again").mkdir()
+    folders = Folders(screen.folders.runtime / "again", screen.folders.state)
+    launch = await screen.displays.prepare(folders, screen.geometry, gl=False)
+    run = subprocess.run([*launch.argv, "--print-args"], capture_output=True, text=True, check=True)
+    server, manager = run.stdout.split("\n\n")
+    assert "lwm" not in server
+    assert manager.splitlines()[-1].endswith("/lwm")
+    assert str(folders.framebuffer) in server
+    assert str(folders.framebuffer) not in manager
 
 
 def of_display(screen: Running, program: str) -> list[int]:
@@ -469,17 +500,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_a_display_works_without_a_window_manager(
-    short_dir: Path, user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find(name: str, configured: Path | None = None) -> Path | None:
-        return None if name == "lwm" else find_tool(name, configured)
-
-    monkeypatch.setattr(csb_mcp.host.launchers, "find_tool", find)
+async def test_a_display_works_without_a_window_manager(short_dir: Path, user: User) -> None:
     short_dir.chmod(0o755)
-    launchers = Launchers(short_dir / "launchers", load_settings(environ={"HOME": "/nowhere"}))
-    launchers.install()
-    displays = XvfbDisplays(launchers.path, find_tool("Xvfb"), None)
+    displays = XvfbDisplays(bare_launchers(short_dir / "launchers").path, find_tool("Xvfb"), None)
     (problem,) = displays.problems()
     assert (problem.what, problem.fatal) == ("lwm", False)
     async with running(displays, user) as screen:

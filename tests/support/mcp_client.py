@@ -1,4 +1,4 @@
-"""The SDK's own client, connected to a server in this process or to a daemon's socket."""
+"""The SDK's own client."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,8 +10,8 @@ from mcp.server.mcpserver import MCPServer
 
 
 @asynccontextmanager
-async def in_process(server: MCPServer, mode: str, **options: Any) -> AsyncGenerator[Client]:
-    """A client of ``server``, ``mode`` being the protocol era, as the SDK names it.
+async def connection(server: MCPServer | str, mode: str, **options: Any) -> AsyncGenerator[Client]:
+    """A client of an address, or of a server in this process; ``mode``: the era, as the SDK says.
 
     It lives in a task of its own: the SDK's scopes must be left in the task that entered them, and
     a fixture of pytest is left in another.
@@ -19,7 +19,7 @@ async def in_process(server: MCPServer, mode: str, **options: Any) -> AsyncGener
     connected: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
     finished = asyncio.Event()
 
-    async def connection() -> None:
+    async def stay() -> None:
         try:
             async with Client(server, mode=mode, **options) as client:
                 connected.set_result(client)
@@ -29,7 +29,7 @@ async def in_process(server: MCPServer, mode: str, **options: Any) -> AsyncGener
                 raise
             connected.set_exception(error)
 
-    task = asyncio.create_task(connection())
+    task = asyncio.create_task(stay())
     try:
         yield await connected
     finally:

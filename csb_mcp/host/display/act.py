@@ -2,26 +2,33 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from csb_mcp.errors import DisplayFailed
 from csb_mcp.host.display.chords import Chord
 from csb_mcp.host.display.keymap import Keymap
 from csb_mcp.host.display.keysyms import CAPS_LOCK, SHIFT
 from csb_mcp.host.display.xtest import Driver
+from csb_mcp.lib.pulse import Pulse
 
 PATIENCE = 2.0
 """Seconds for each answer of the server: under a flood of drawing it takes 0.02."""
 
 _LIMIT = 60.0  # for one act, though the server answers each time
 _SETTLE = 0.03  # for a program to hear of a change of the keymap, or to look up its keys
+_ECHO = 0.8  # for a program that cannot be asked to show what was typed
 _CHUNK = 200  # chords that are sent before the server is waited for
 
 
 class Act:
-    """What is done with one connection. ``deadline`` moves on with each answer."""
+    """What is done with one connection. ``deadline`` moves on with each answer.
 
-    def __init__(self, driver: Driver, deadline: asyncio.Timeout) -> None:
+    ``drawn`` beats when something was drawn on the display.
+    """
+
+    def __init__(self, driver: Driver, deadline: asyncio.Timeout, drawn: Pulse) -> None:
         self.driver = driver
+        self._drawn = drawn
         self._deadline = deadline
         self._end = asyncio.get_running_loop().time() + _LIMIT
 
@@ -38,9 +45,8 @@ class Act:
 
     async def type(self, chords: Sequence[Chord]) -> None:
         """Strike all of them, whether the keymap has them or not."""
-        keymap = await self.driver.keymap()
-        caps, group = await self.driver.state()
-        keys = keymap.keys(group) if group < 2 else {}  # of further groups all is lent
+        keymap, caps, group = await self.driver.keyboard()
+        keys = keymap.keys(group)
         lock = keys.get(CAPS_LOCK) if caps else None
         self._tap_key(lock)
         await self._strike_all(chords, keymap, keys)
@@ -60,12 +66,13 @@ class Act:
             lent = dict(zip(spare, missing, strict=False))
             await self._lend(keymap, lent)
             known = {**keys, **{keysym: (code, False) for code, keysym in lent.items()}}
+            beats = self._drawn.count
             for start in range(0, len(batch), _CHUNK):
                 for chord in batch[start : start + _CHUNK]:
                     self._strike(chord, known)
                 await self.done()
             if lent:
-                await self._looked_up()
+                await self._looked_up(beats)
         self.driver.restore()
 
     async def _lend(self, keymap: Keymap, keysyms: Mapping[int, int]) -> None:
@@ -79,15 +86,29 @@ class Act:
         self.driver.lend(keymap, keysyms)
         await self.done()
         await self.driver.caught_up()
+        await self.done()
         await asyncio.sleep(_SETTLE)
         await self.driver.caught_up()
         await self.done()
 
-    async def _looked_up(self) -> None:
+    async def _looked_up(self, beats: int) -> None:
         """Wait until the keys so far were looked up, so that they may be given to others."""
         if not await self.driver.caught_up():
             await asyncio.sleep(_SETTLE)
+            await self._echoed(beats)
         await self.done()
+
+    async def _echoed(self, beats: int) -> None:
+        """Wait until something was drawn, and then no more: a program shows what it has read.
+
+        Not for long: it may show nothing, or something else may move on the screen.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ECHO):
+                beats = await self._drawn.beyond(beats)
+                with suppress(TimeoutError):
+                    while True:
+                        beats = await asyncio.wait_for(self._drawn.beyond(beats), _SETTLE)
 
     def _strike(self, chord: Chord, known: Mapping[int, tuple[int, bool]]) -> None:
         keycode, shifted = known[chord.keysym]

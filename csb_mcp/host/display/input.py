@@ -1,4 +1,4 @@
-"""Keyboard and mouse of a display, as its user has them: XTEST, by a connection for each act.
+"""Keyboard and mouse of a display, as its user has them: XTEST, by a connection kept for moments.
 
 Not by xcffib in a thread, though that has the requests ready. libxcb blocks while it connects and
 while a reply is outstanding, and a client of the sandbox can hold the server for ever; it takes as
@@ -8,7 +8,7 @@ over the connection that is here already (``x11``), on the event loop, where a w
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,12 @@ from csb_mcp.host.display.act import PATIENCE, Act
 from csb_mcp.host.display.chords import Chord, chords_of_keys, chords_of_text
 from csb_mcp.host.display.x11 import Lost, NoServer
 from csb_mcp.host.display.xtest import Driver
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Geometry, Point
 
 _UNDO_PATIENCE = 30.0  # after an act that failed, for a server that is held to release the keys
 _LAST_PATIENCE = 0.2  # for the same when the display is closed
+_KEEP = 2.0  # for which a connection is kept for the next act
 _FOCUS = 0.03  # for the window manager to move the focus to where the pointer went
 _CLICK_GAP = 0.03  # two clicks at the same millisecond are one to Chromium
 _STEP, _STEP_TIME = 12, 0.004  # pixels and seconds of a drag's steps
@@ -32,15 +34,21 @@ _MAX_CLICKS, _MAX_NOTCHES, _MAX_POINTS = 3, 100, 100
 
 
 class Input:
-    """Drives the server whose socket is in ``folder``. One act at a time; the others wait."""
+    """Drives the server whose socket is in ``folder``. One act at a time; the others wait.
 
-    def __init__(self, folder: Path, cookie: bytes, geometry: Geometry) -> None:
+    ``drawn`` beats when something was drawn on the display.
+    """
+
+    def __init__(self, folder: Path, cookie: bytes, geometry: Geometry, drawn: Pulse) -> None:
         self._folder = folder
         self._cookie = cookie
         self._geometry = geometry
+        self._drawn = drawn
         self._lock = asyncio.Lock()
         self._focused = 0.0  # loop time from which on the focus is where the pointer is
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()  # connections that are being closed
+        self._kept: Driver | None = None
+        self._drop: asyncio.TimerHandle | None = None
 
     async def press(self, keys: Sequence[str]) -> None:
         """See Display."""
@@ -64,6 +72,7 @@ class Input:
                     await asyncio.sleep(_CLICK_GAP)
                 act.tap(number)
                 await act.done()
+        self._moved()
 
     async def drag(self, path: Sequence[Point], *, button: str) -> None:
         """See Display."""
@@ -83,6 +92,7 @@ class Input:
             await asyncio.sleep(_STEP_TIME)  # a program that sees both at once takes it for a throw
             act.driver.button(number, down=False)
             await act.done()
+        self._moved()
 
     async def scroll(self, at: Point, dx: int, dy: int) -> None:
         """See Display."""
@@ -97,12 +107,14 @@ class Input:
                 for _ in range(abs(notches)):
                     act.tap(forth if notches > 0 else back)
             await act.done()
+        self._moved()
 
     async def close(self) -> None:
         """Stop waiting for a server that did not hear what was to be undone. Idempotent."""
-        if not self._undoing:
+        self._drop_kept()
+        if not self._ending:
             return
-        _, late = await asyncio.wait(self._undoing, timeout=_LAST_PATIENCE)
+        _, late = await asyncio.wait(self._ending, timeout=_LAST_PATIENCE)
         for task in late:
             task.cancel()
         if late:
@@ -117,6 +129,9 @@ class Input:
                 why = f"({at.x}, {at.y}) is not on the screen, which is {self._geometry}"
                 raise InvalidInput(why, field=name, hint=f"0 to {size - 1} is")
 
+    def _moved(self) -> None:
+        self._focused = asyncio.get_running_loop().time() + _FOCUS
+
     async def _type(self, chords: Sequence[Chord]) -> None:
         async with self._acting() as act:
             await asyncio.sleep(max(0.0, self._focused - asyncio.get_running_loop().time()))
@@ -125,13 +140,13 @@ class Input:
     @asynccontextmanager
     async def _acting(self) -> AsyncGenerator[Act]:
         """One act, with nothing pressed after it. Raises DisplayFailed, DeadlineExceeded."""
-        loop = asyncio.get_running_loop()
-        driver = None
+        driver, failed = None, True
         async with self._lock:
             try:
                 async with asyncio.timeout(PATIENCE) as deadline:
-                    driver = await Driver.start(self._folder, self._cookie)
-                    yield Act(driver, deadline)
+                    driver = await self._connected()
+                    yield Act(driver, deadline, self._drawn)
+                failed = False
             except TimeoutError as error:
                 raise DeadlineExceeded(
                     f"the X server did not answer within {PATIENCE:g} s",
@@ -140,17 +155,45 @@ class Input:
             except (Lost, NoServer) as error:
                 raise DisplayFailed(f"the X server took no input: {error}") from error
             finally:
-                self._focused = loop.time() + _FOCUS
                 if driver:
-                    await self._let_go(driver)
+                    self._let_go(driver, failed=failed)
 
-    async def _let_go(self, driver: Driver) -> None:
-        if not driver.disturbed:
-            await driver.close()
-            return
-        task = asyncio.create_task(driver.leave(_UNDO_PATIENCE))
-        self._undoing.add(task)
-        task.add_done_callback(self._undoing.discard)
+    async def _connected(self) -> Driver:
+        """The connection of the act before if there is one yet, else another."""
+        if driver := self._take():
+            try:
+                await driver.sync()
+                return driver
+            except BaseException as error:
+                await driver.close()
+                if not isinstance(error, Lost):  # a client may have had it closed
+                    raise
+        return await Driver.start(self._folder, self._cookie)
+
+    def _let_go(self, driver: Driver, *, failed: bool) -> None:
+        if driver.disturbed:
+            self._in_background(driver.leave(_UNDO_PATIENCE))
+        elif failed or driver.listening:
+            self._in_background(driver.close())
+        else:
+            # Not for long: what a client has the server send us meanwhile, nobody reads.
+            self._kept = driver
+            self._drop = asyncio.get_running_loop().call_later(_KEEP, self._drop_kept)
+
+    def _take(self) -> Driver | None:
+        driver, self._kept = self._kept, None
+        if self._drop:
+            self._drop.cancel()
+        return driver
+
+    def _drop_kept(self) -> None:
+        if driver := self._take():
+            self._in_background(driver.close())
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
 
 def _button(name: str) -> int:

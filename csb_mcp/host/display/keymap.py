@@ -6,11 +6,11 @@ than that a key may come out wrong.
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Self
 
 FIRST_KEYCODE, LAST_KEYCODE = 8, 255
-_PER_GROUP = 2  # columns: without and with Shift
+_GROUPS, _PER_GROUP = 2, 2  # columns of a group: without and with Shift
 
 
 class Keymap:
@@ -18,21 +18,25 @@ class Keymap:
 
     def __init__(self, rows: Mapping[int, tuple[int, ...]]) -> None:
         self._rows = rows
-
-    @classmethod
-    def parse(cls, width: int, data: bytes) -> Self:
-        """Of ``width`` keysyms a row, from FIRST_KEYCODE on. What is cut short has no keysyms."""
-        row = struct.Struct(f"<{width}I")
-        whole = memoryview(data)[: len(data) // row.size * row.size] if width else b""
-        rows = row.iter_unpack(whole) if width else ()
-        return cls(dict(zip(range(FIRST_KEYCODE, LAST_KEYCODE + 1), rows, strict=False)))
+        self._keys: dict[int, Mapping[int, tuple[int, bool]]] = {}
 
     def row(self, keycode: int) -> tuple[int, ...]:
         """Its keysyms, as the server has them."""
         return self._rows.get(keycode, ())
 
-    def keys(self, group: int) -> dict[int, tuple[int, bool]]:
-        """Keysym to keycode, and whether Shift is held for it, in this group (0 or 1)."""
+    def keys(self, group: int) -> Mapping[int, tuple[int, bool]]:
+        """Keysym to keycode, and whether Shift is held for it, in this group (0 to 3).
+
+        Of a group beyond the second, which the server does not tell this way, only keys that are
+        no characters: those are the same in all groups.
+        """
+        if group not in self._keys:
+            common = self._find_keys(0).items()
+            found = {keysym: key for keysym, key in common if not _is_character(keysym)}
+            self._keys[group] = found | (self._find_keys(group) if group < _GROUPS else {})
+        return self._keys[group]
+
+    def _find_keys(self, group: int) -> dict[int, tuple[int, bool]]:
         start = group * _PER_GROUP
         found: dict[int, tuple[int, bool]] = {}
         for keycode, row in self._rows.items():
@@ -52,6 +56,15 @@ class Keymap:
         the keycode, and go back a page (Chromium does) when it was to write a character.
         """
         return [code for code, row in self._rows.items() if not any(row)]
+
+
+@lru_cache(maxsize=4)  # reading one takes longer than asking for it, and it seldom changes
+def parse(width: int, data: bytes) -> Keymap:
+    """Of ``width`` keysyms a row, from FIRST_KEYCODE on. What is cut short has no keysyms."""
+    row = struct.Struct(f"<{width}I")
+    whole = memoryview(data)[: len(data) // row.size * row.size] if width else b""
+    rows = row.iter_unpack(whole) if width else ()
+    return Keymap(dict(zip(range(FIRST_KEYCODE, LAST_KEYCODE + 1), rows, strict=False)))
 
 
 def _is_character(keysym: int) -> bool:

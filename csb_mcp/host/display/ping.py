@@ -25,6 +25,8 @@ class Pinger(Connection):
     """A connection that can wait for the program that has the focus."""
 
     _window = 0  # which takes part, and has the focus; 0 if none
+    listening = False
+    """Whether the server tells it of windows, too: it is better not kept then."""
 
     async def meet(self) -> None:
         """Find out who has the focus, and whether it takes part. Raises Lost."""
@@ -35,6 +37,7 @@ class Pinger(Connection):
         )
         if window > _NO_WINDOW and self._ping in await self._takes_part_in(window):
             self._window = window
+            self.listening = True
             select = (_CHANGE_WINDOW_ATTRIBUTES, 4, self._root, _EVENT_MASK, _SUBSTRUCTURE_NOTIFY)
             self._writer.write(struct.pack("<BxHIII", *select))
 

@@ -139,6 +139,10 @@ class Connection:
     async def _ask(self, request: bytes) -> bytes:
         """The whole reply. Nothing else that is answered may be outstanding."""
         self._writer.write(request)
+        return await self._answer()
+
+    async def _answer(self) -> bytes:
+        """The next reply, whole; events before it are left out."""
         while (packet := await self._packet())[0] != _REPLY:
             pass
         return packet

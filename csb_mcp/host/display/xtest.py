@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from csb_mcp.host.display.keymap import FIRST_KEYCODE, LAST_KEYCODE, Keymap, runs
+from csb_mcp.host.display.keymap import FIRST_KEYCODE, LAST_KEYCODE, Keymap, parse, runs
 from csb_mcp.host.display.ping import Pinger
 
 _QUERY_POINTER, _CHANGE_KEYBOARD_MAPPING, _GET_KEYBOARD_MAPPING = 38, 100, 101
@@ -21,7 +21,7 @@ _LEFTOVER = 65536  # bytes that are read of a server after we are done with it
 
 
 class Driver(Pinger):
-    """One connection for one act of input. What it pressed and lent, it undoes when it is left.
+    """A connection for acts of input. What it pressed and lent, it undoes when it is left.
 
     Nothing is sent before :meth:`flush` or :meth:`sync`: what was asked for in between goes out
     as one piece, so no key can stay down because we were stopped half-way.
@@ -61,18 +61,14 @@ class Driver(Pinger):
         """Put the pointer there."""
         self._fake(_MOTION, 0, x, y)
 
-    async def keymap(self) -> Keymap:
-        """The keymap now. Raises Lost."""
+    async def keyboard(self) -> tuple[Keymap, bool, int]:
+        """The keymap, whether Caps Lock is on, and the keyboard's group, 0 to 3. Raises Lost."""
         count = LAST_KEYCODE - FIRST_KEYCODE + 1
-        request = struct.pack("<BxHBBxx", _GET_KEYBOARD_MAPPING, 2, FIRST_KEYCODE, count)
-        reply = await self._ask(request)
-        return Keymap.parse(reply[1], reply[32:])
-
-    async def state(self) -> tuple[bool, int]:
-        """Whether Caps Lock is on, and the keyboard's group, 0 to 3. Raises Lost."""
-        reply = await self._ask(struct.pack("<BxHI", _QUERY_POINTER, 2, self._root))
-        (mask,) = struct.unpack_from("<H", reply, 24)
-        return bool(mask & _LOCK), mask >> _GROUP_SHIFT & _GROUP_MASK
+        keymap = struct.pack("<BxHBBxx", _GET_KEYBOARD_MAPPING, 2, FIRST_KEYCODE, count)
+        reply = await self._ask(keymap + struct.pack("<BxHI", _QUERY_POINTER, 2, self._root))
+        (mask,) = struct.unpack_from("<H", await self._answer(), 24)
+        group = mask >> _GROUP_SHIFT & _GROUP_MASK
+        return parse(reply[1], reply[32:]), bool(mask & _LOCK), group
 
     def lend(self, keymap: Keymap, keysyms: Mapping[int, int]) -> None:
         """Let each keycode give the keysym, whatever is held with it."""

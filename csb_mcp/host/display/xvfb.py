@@ -84,7 +84,8 @@ class XvfbDisplays:
             await damage.close()
             raise
         stillness = Stillness(folders.x11, cookie)
-        return XvfbDisplay(framebuffer, damage, stillness, Input(folders.x11, cookie, geometry))
+        hands = Input(folders.x11, cookie, geometry, damage.pulse)
+        return XvfbDisplay(framebuffer, damage, stillness, hands)
 
 
 class XvfbDisplay:

@@ -42,6 +42,10 @@ FREEZE_SECONDS = 5.0
 REMOVE_SECONDS = 10.0
 _ROUND_SECONDS = 0.5
 CPU_PERIOD = 100_000  # microseconds
+# All sandboxes together are to the rest of the host what one busy process for each processor is:
+# however many processes they have, others go on; and under load they are not starved either.
+SHARES = 1024
+CPUS = os.cpu_count() or 1
 _DIRECTIONS = re.compile(r"^\d+:\d+ (Read|Write) (\d+)$", re.MULTILINE)
 
 
@@ -132,6 +136,9 @@ class V1Enclosure:
         with contextlib.suppress(FileNotFoundError):  # a kernel may not account for swap
             write(below["memory"] / "memory.memsw.limit_in_bytes", str(spec.memory))
         write(below["pids"] / "pids.max", str(spec.pids))
+        if "cpu" in below:
+            with contextlib.suppress(PermissionError):  # root gave the folder and weighs it
+                write(below["cpu"].parent / "cpu.shares", str(SHARES * CPUS))
         if spec.cpus is not None and "cpu" in below:
             write(below["cpu"] / "cpu.cfs_period_us", str(CPU_PERIOD))
             quota = max(1000, int(spec.cpus * CPU_PERIOD))  # the kernel's least is 1 ms
@@ -180,9 +187,9 @@ class V1Enclosure:
             found["cpus"] = field(below["cpu"] / "cpu.stat", "nr_throttled")
         return found
 
-    async def freeze(self, root_pid: int) -> None:
+    async def freeze(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         if not self._payload.is_dir():
             raise HostUnable(f"{self._payload} is gone: nothing can be frozen")
         try:
@@ -198,9 +205,9 @@ class V1Enclosure:
         self._set_frozen(folder, "FROZEN")
         return self._gauges.read(folder / "freezer.state").strip() == "FROZEN"
 
-    async def thaw(self, root_pid: int) -> None:
+    async def thaw(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         self._set_frozen(self._payload, "THAWED")
 
     async def remove(self) -> None:

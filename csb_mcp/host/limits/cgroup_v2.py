@@ -38,6 +38,8 @@ SOURCE = "cgroup v2"
 FREEZE_SECONDS = 5.0
 REMOVE_SECONDS = 10.0
 CPU_PERIOD = 100_000  # microseconds
+WEIGHT = 100  # of one busy process; for all sandboxes together one for each processor, as in v1
+CPUS = os.cpu_count() or 1
 _DAEMON = f"{NAME}-daemon"
 _IO = re.compile(r"\b([rw])bytes=(\d+)")
 
@@ -104,6 +106,9 @@ class V2Rung:
             for folder in (self._parent, self._ours):
                 if not self._switch_on_in(folder, name):
                     break
+        weight = self._ours / "cpu.weight"
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            write(weight, str(min(WEIGHT * CPUS, 10_000)))
 
     def _switch_on_in(self, folder: Path, controller: str) -> bool:
         control = folder / "cgroup.subtree_control"
@@ -133,8 +138,6 @@ class V2Rung:
 
 class V2Enclosure:
     """See :class:`~csb_mcp.ports.Enclosure`. ``folder`` need not exist (any more)."""
-
-    source = SOURCE
 
     def __init__(self, folder: Path, sandbox: Sandbox, enforced: Mapping[str, str]) -> None:
         self.folder = folder
@@ -206,9 +209,9 @@ class V2Enclosure:
             found["cpus"] = field(self.folder / "cpu.stat", "nr_throttled")
         return found
 
-    async def freeze(self, root_pid: int) -> None:
+    async def freeze(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         with unable("the payload cannot be frozen"):
             write(self._payload / "cgroup.freeze", "1")
         events = self._payload / "cgroup.events"
@@ -222,9 +225,9 @@ class V2Enclosure:
             await self.thaw(0)
             raise
 
-    async def thaw(self, root_pid: int) -> None:
+    async def thaw(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        del root_pid
+        del pane_pid
         with contextlib.suppress(OSError):  # gone: then nothing is frozen
             write(self._payload / "cgroup.freeze", "0")
 
@@ -244,7 +247,7 @@ class V2Enclosure:
                 write(self.folder / "cgroup.freeze", "1")
             kill_members((self.folder, self._payload))
         gone = remove_folder(self._payload) and remove_folder(self.folder)
-        if gone:
+        if gone and self.folder.parent.name == NAME:
             remove_folder(self.folder.parent)  # if it was the last
         return gone
 

@@ -67,13 +67,13 @@ class UnboundedEnclosure:
         """See :class:`~csb_mcp.ports.Enclosure`. Only what looks at the usage have seen or done."""
         return dict(self._hits)
 
-    async def freeze(self, root_pid: int) -> None:
+    async def freeze(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        await self._stopper.stop(root_pid)
+        await self._stopper.stop(pane_pid)
 
-    async def thaw(self, root_pid: int) -> None:
+    async def thaw(self, pane_pid: int) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""
-        await self._stopper.go_on(root_pid)
+        await self._stopper.go_on(pane_pid)
 
     async def remove(self) -> None:
         """See :class:`~csb_mcp.ports.Enclosure`."""

@@ -50,7 +50,12 @@ def _finished(text: str) -> int:
 
     An escape that is over leaves alone what is put after it; one that goes on takes it in.
     """
-    start = text.rfind("\x1b", max(0, len(text) - _LONGEST_ESCAPE))
-    if start >= 0 and not plain_text(text[start:] + "x").endswith("x"):
-        return start
-    return len(text) - 1 if text.endswith("\r") else len(text)
+    first = max(0, len(text) - _LONGEST_ESCAPE)
+    escape = text.rfind("\x1b", first)
+    end = len(text)
+    if escape >= 0 and not plain_text(text[escape:] + "x").endswith("x"):
+        end = escape
+    carriage = text.rfind("\r", first, end)
+    if carriage >= 0 and not plain_text(text[carriage + 1 : end]):
+        return carriage
+    return end

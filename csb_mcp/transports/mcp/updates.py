@@ -66,7 +66,8 @@ class Updates:
     @property
     def tasks(self) -> int:
         """How many run on behalf of subscribers."""
-        return len(self._watches) + (self._following is not None)
+        watching = sum(not watch.task.done() for watch in self._watches.values())
+        return watching + (self._following is not None)
 
     async def publish(self, event: ServerEvent) -> None:
         """Tell all listeners at once."""
