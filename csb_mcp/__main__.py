@@ -1,31 +1,11 @@
-"""The command: serve, stdio, doctor."""
+"""The command. What must be quick (stdio) or must see every piece (serve, doctor) is done here."""
 
 import sys
 from collections.abc import Sequence
 
 from csb_mcp import __version__
 
-USAGE = f"""\
-csb-mcp {__version__}: sandboxes for coding agents, as tools for the agent that supervises them
-
-  csb-mcp stdio [--toolsets SET,...] [--read-only]
-      speak MCP on stdin and stdout: what an MCP client is told to run. Starts the daemon if none
-      runs; the daemon ends itself when nothing needs it. Sandboxes go on without either.
-  csb-mcp serve
-      be the daemon, in the foreground, logging to stderr
-  csb-mcp doctor
-      tell what keeps this host from making sandboxes, and what repairs it
-  csb-mcp --version, csb-mcp --help
-
-Every setting may be given as --NAME VALUE, as CSB_MCP_NAME in the environment, or in the file
-~/.config/csb-mcp/config.toml; --config FILE names another one. Some of them:
-  --project-roots DIR:...  folders below which projects may lie (default: your home)
-  --state-dir DIR          records, logs and homes of sandboxes
-  --runtime-dir DIR        sockets; on tmpfs, and a short path
-  --max-network MODE       the widest network that may be asked for
-"""
-
-_SWITCHES = {"stdio": ("read_only",), "serve": ("auto",), "doctor": ()}
+_SWITCHES = {"stdio": ("read_only",), "serve": ("auto",), "doctor": ("json",)}
 
 
 class _UsageError(Exception):
@@ -50,15 +30,14 @@ def main() -> None:
 
 
 def _run(words: Sequence[str]) -> int:
-    if not words or not {"--help", "-h", "help"}.isdisjoint(words):
-        print(USAGE, end="")
-        return 0 if words else 2
-    command = words[0]
+    command = words[0] if words else ""
     if command in ("--version", "-V"):
         print(f"csb-mcp {__version__}")
         return 0
-    if command not in _SWITCHES:
-        raise _UsageError(f"no such command: {command}")
+    if command not in _SWITCHES or not {"--help", "-h"}.isdisjoint(words):
+        from csb_mcp.transports.cli.main import main as verbs
+
+        return verbs(words)
     switches, flags = _options(words[1:], _SWITCHES[command])
     return _dispatch(command, switches, flags)
 
@@ -76,7 +55,7 @@ def _dispatch(command: str, switches: set[str], flags: dict[str, str]) -> int:
         return 0
     from csb_mcp.doctor import doctor
 
-    report, well = doctor(flags)
+    report, well = doctor(flags, as_json="json" in switches)
     print(report)
     return 0 if well else 1
 

@@ -1,4 +1,4 @@
-"""Start the daemon from ``csb-mcp stdio``: once, however many ask, and tied to none of them."""
+"""Start the daemon for whoever needs it: once, however many ask, and tied to none of them."""
 
 import os
 import select
@@ -22,19 +22,19 @@ _KEPT_PREFIXES = ("LC_", "XDG_", PREFIX)
 T = TypeVar("T")
 
 
-def start(flags: Mapping[str, str], call: Callable[[str], T | None]) -> T:
+def start(flags: Mapping[str, str], call: Callable[[Settings], T | None]) -> T:
     """Start a daemon unless another one was quicker; gives the connection that ``call`` makes.
 
+    ``call`` gives None as long as nobody listens at the socket that it is for.
     Raises InvalidInput (settings), HostUnable (with the daemon's last words), DeadlineExceeded.
     """
     settings = load_settings(flags)
     prepare(settings)
     deadline = time.monotonic() + _SECONDS
-    # Ten bridges at once: one gets the lock and starts it, nine find it running.
+    # Ten at once: one gets the lock and starts it, nine find it running.
     lock = _turn(settings.mcp_socket.with_name("start.lock"), deadline)
     try:
-        path = str(settings.mcp_socket)
-        return call(path) or _start(settings, flags, lambda: call(path), deadline)
+        return call(settings) or _start(settings, flags, lambda: call(settings), deadline)
     finally:
         os.close(lock)
 
@@ -42,7 +42,7 @@ def start(flags: Mapping[str, str], call: Callable[[str], T | None]) -> T:
 def _turn(path: Path, deadline: float) -> int:
     while (lock := try_lock(path)) is None:
         if time.monotonic() > deadline:
-            raise DeadlineExceeded(f"another csb-mcp stdio holds {path} and starts no daemon")
+            raise DeadlineExceeded(f"another csb-mcp holds {path} and starts no daemon")
         time.sleep(_POLL_MILLISECONDS / 1000)
     return lock
 

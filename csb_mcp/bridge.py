@@ -16,7 +16,7 @@ from csb_mcp import __version__
 
 _CHUNK = 65536
 _PIPE_BUF = 4096  # what a pipe or socket that polls as writable takes without blocking (pipe(7))
-_ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 
 
 def stdio(flags: Mapping[str, str], toolsets: str | None, *, read_only: bool) -> int:
@@ -37,7 +37,7 @@ def stdio(flags: Mapping[str, str], toolsets: str | None, *, read_only: bool) ->
         # Heavier than all of this module, and needed once a day.
         from csb_mcp.autostart import start  # noqa: PLC0415
 
-        connection = start(flags, lambda path: call(path, preface))
+        connection = start(flags, lambda settings: call(str(settings.mcp_socket), preface))
     status, error = _Pump(connection.stream).run()
     if error:
         _say(error)
@@ -90,16 +90,12 @@ def _config_exists(env: Mapping[str, str]) -> bool:
 def call(path: str, preface: Mapping[str, object]) -> Connection | None:
     """A connection on which MCP may begin; None if no daemon listens (any more).
 
-    Ends the program with a line on stderr if the daemon refuses or does not answer, or if it is
-    somebody else's.
+    Raises as :func:`connect`, and HostUnable if the daemon refuses or does not answer.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_ANSWER_SECONDS)
+    connection = connect(path, ANSWER_SECONDS)
+    if connection is None:
+        return None
     try:
-        connection.connect(path)
-        # The folder's name can be known beforehand (/dev/shm/csb-mcp-UID), and be taken.
-        if (uid := _listener_uid(connection)) != os.geteuid():
-            raise SystemExit(f"csb-mcp: at {path} listens uid {uid}, which is not our daemon")
         connection.sendall(json.dumps(preface).encode() + b"\n")
         answer = b""
         while not answer.endswith(b"\n"):
@@ -107,15 +103,42 @@ def call(path: str, preface: Mapping[str, object]) -> Connection | None:
                 raise ConnectionResetError  # it is just ending, or was killed
             answer += part
     except TimeoutError:
-        raise SystemExit(f"csb-mcp: the daemon at {path} does not answer; end it by kill") from None
+        raise _unable(f"the daemon at {path} does not answer; end it by kill") from None
+    except ConnectionError:
+        connection.close()
+        return None
+    if "error" in (values := json.loads(answer)):
+        raise _unable(values["error"])
+    return Connection(connection, values)
+
+
+def connect(path: str, timeout: float) -> socket.socket | None:
+    """A connection to what listens at ``path``; None if nothing does (any more).
+
+    Raises HostUnable: it is somebody else's, cannot be reached, or does not accept within
+    ``timeout`` seconds, which stays the connection's own.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(path)
     except (FileNotFoundError, ConnectionError):
         connection.close()
         return None
-    except OSError as error:  # another user's folder, or no folder at all
-        raise SystemExit(f"csb-mcp: {path} cannot be reached: {error}") from None
-    if "error" in (values := json.loads(answer)):
-        raise SystemExit(f"csb-mcp: {values['error']}")
-    return Connection(connection, values)
+    except OSError as error:  # another user's folder, or no folder at all; its backlog is full
+        connection.close()
+        raise _unable(f"{path} cannot be reached: {error}") from None
+    # The folder's name can be known beforehand (/dev/shm/csb-mcp-UID), and be taken.
+    if (uid := _listener_uid(connection)) != os.geteuid():
+        connection.close()
+        raise _unable(f"at {path} listens uid {uid}, which is not our daemon")
+    return connection
+
+
+def _unable(message: str) -> Exception:
+    from csb_mcp.errors import HostUnable  # noqa: PLC0415 only what fails needs it
+
+    return HostUnable(message)
 
 
 def _listener_uid(connection: socket.socket) -> int:

@@ -4,11 +4,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from csb_mcp.transports.cli.reference import markdown
 from csb_mcp.transports.http.app import all_routes
 from csb_mcp.transports.http.reference import rest_reference
 
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENTS: dict[str, Callable[[], str]] = {
+    "cli.md": markdown,
     "rest.md": lambda: rest_reference(all_routes()),
 }
 """By name: what makes its text."""

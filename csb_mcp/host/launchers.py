@@ -19,6 +19,7 @@ from pathlib import Path
 import csb_mcp
 from csb_mcp.config import Settings
 from csb_mcp.errors import HostUnable
+from csb_mcp.host.distribution import here
 from csb_mcp.model import Problem
 
 CONTRACT = "1"
@@ -34,16 +35,7 @@ _HELPER = "share/helper.sh"
 _XKBCOMP = "xkb/xkbcomp"
 _PROGRAMS = (*_SCRIPTS, *_WRAPPERS, _HELPER, _XKBCOMP)
 _FILTER = "filter.bpf"
-_PACKAGES = {
-    "bwrap": "bubblewrap",
-    "bash": "bash",
-    "env": "coreutils",
-    "stat": "coreutils",
-    "mkdir": "coreutils",
-    "setpriv": "util-linux",
-    "script": "bsdutils (Debian), util-linux-script (Fedora)",
-    "setsid": "util-linux",
-}
+_NEEDED = ("bwrap", "bash", "env", "stat", "mkdir", "setpriv", "script", "setsid")
 
 
 def find_tool(name: str, configured: Path | None = None) -> Path | None:
@@ -103,8 +95,8 @@ class Launchers:
         """Programs and files that launchers need and this host lacks."""
         places = ", ".join(map(str, TRUSTED))
         found = [
-            Problem(name, f"{name} is not in {places}", f"install the package {package}")
-            for name, package in _PACKAGES.items()
+            Problem(name, f"{name} is not in {places}", here().install(name))
+            for name in _NEEDED
             if not self._tools[name]
         ]
         if _FILTER not in self._texts:
@@ -175,7 +167,7 @@ def _compile_keymap(xkbcomp: Path | None, folder: Path) -> None:
 
 
 def _find_tools(settings: Settings) -> dict[str, Path | None]:
-    tools = {name: find_tool(name) for name in _PACKAGES}
+    tools = {name: find_tool(name) for name in _NEEDED}
     tools["bwrap"] = find_tool("bwrap", settings.bwrap)
     tools["xvfb"] = find_tool("Xvfb", settings.xvfb)
     tools["xkbcomp"] = find_tool("xkbcomp")

@@ -39,6 +39,8 @@ ROOMS = (
         (*LEAVES, "csb_mcp.decode"),
         ("anyio", "mcp", "mcp_types", "pydantic", "typing_extensions"),  # all of them the SDK's
     ),
+    # A client of REST, so no face's rules apply; it starts a daemon as the bridge does.
+    Room("csb_mcp.transports.cli", (*LEAVES, *LIGHT)),
     Room(
         "csb_mcp.transports.http",
         (*LEAVES, "csb_mcp.decode"),
@@ -49,7 +51,7 @@ ROOMS = (
     Room("csb_mcp.app", (*LEAVES, "csb_mcp.service", "csb_mcp.host", "csb_mcp.agents")),
     *(Room(light, (*LEAVES, *LIGHT)) for light in LIGHT),
     Room("csb_mcp.daemon", (*LEAVES, *LIGHT, "csb_mcp.app", "csb_mcp.transports")),
-    Room("csb_mcp.doctor", (*LEAVES, *LIGHT, "csb_mcp.app")),
+    Room("csb_mcp.doctor", (*LEAVES, *LIGHT, "csb_mcp.app", "csb_mcp.host")),
     Room("csb_mcp.launch", (*LEAVES, "csb_mcp.host", "csb_mcp.agents")),
     Room("csb_mcp.__main__", (PACKAGE,)),
 )
@@ -194,6 +196,8 @@ def test_rooms_import_only_what_they_may() -> None:
         ("csb_mcp/transports/mcp/tools.py", "from csb_mcp.transports.http import app"),
         ("csb_mcp/transports/mcp/tools.py", "import starlette.routing"),
         ("csb_mcp/transports/http/app.py", "import mcp.server"),
+        ("csb_mcp/transports/cli/client.py", "from csb_mcp.host import store"),
+        ("csb_mcp/transports/cli/client.py", "from csb_mcp.transports.http import server"),
         (
             "csb_mcp/transports/http/app.py",
             "from csb_mcp.transports.mcp.server import build_server",

@@ -14,6 +14,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, HelperFailed, HostUnable, InvalidInput
 from csb_mcp.host.backends.channel import Channel
 from csb_mcp.host.backends.helper import SandboxHelper
+from csb_mcp.host.gates import closed_gates
 from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
 from csb_mcp.lib.processes import ProcessHandle, children
@@ -28,26 +29,6 @@ _NOT_SETTABLE = {"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO"
 _MESSAGE_BYTES = 2000
 _TMP, _SHM = 1024**3, 512 * 1024**2
 _FILES = "65536"  # as the helper sets it
-_GATES = (
-    (
-        Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-        "1",
-        "AppArmor lets only listed programs make user namespaces",
-        "load AppArmor's profile bwrap-userns-restrict (package apparmor-profiles)",
-    ),
-    (
-        Path("/proc/sys/user/max_user_namespaces"),
-        "0",
-        "user namespaces are switched off",
-        "sysctl -w user.max_user_namespaces=10000",
-    ),
-    (
-        Path("/proc/sys/kernel/unprivileged_userns_clone"),
-        "0",
-        "only root may make user namespaces",
-        "sysctl -w kernel.unprivileged_userns_clone=1",
-    ),
-)
 
 
 def protected_paths() -> tuple[str, ...]:
@@ -228,12 +209,8 @@ def _memory_folders(spec: SandboxSpec) -> tuple[int, int]:
 
 
 def _diagnosis(said: str) -> Problem:
-    for path, bad, why, repair in _GATES:
-        try:
-            if path.read_text().strip() == bad:
-                return Problem("user namespaces", why, repair)
-        except OSError:
-            continue  # this kernel has no such switch
+    if closed := next(closed_gates(), None):
+        return closed
     if "disable-userns" in said:
         return Problem(
             "bwrap", "it is too old for --disable-userns", "install bubblewrap 0.8 or newer"

@@ -12,6 +12,7 @@ from csb_mcp.host.display.encode import encode
 from csb_mcp.host.display.framebuffer import Framebuffer
 from csb_mcp.host.display.input import Input
 from csb_mcp.host.display.stillness import Stillness
+from csb_mcp.host.distribution import here
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.lib.safe_open import read_regular
 from csb_mcp.lib.xauth import new_cookie, pack_wild, unpack_wild
@@ -41,12 +42,12 @@ class XvfbDisplays:
         """Xvfb it needs; a window manager makes it better."""
         found: list[Problem] = []
         if not self._xvfb:
-            repair = "apt install xvfb (Fedora: xorg-x11-server-Xvfb), or set xvfb to its path"
+            repair = f"{here().install('Xvfb')}; or set xvfb to its path"
             why = "a sandbox's display is an Xvfb, and there is none"
             found.append(Problem("Xvfb", why, repair))
         if not self._manager:
             why = "without a window manager, windows have no frame to move or close them by"
-            found.append(Problem("lwm", why, "apt install lwm", fatal=False))
+            found.append(Problem("lwm", why, here().install("lwm"), fatal=False))
         return found
 
     async def prepare(self, folders: Folders, geometry: Geometry, *, gl: bool) -> Launch:

@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import which
 
 from csb_mcp.errors import CsbError, DeadlineExceeded, TerminalFailed
+from csb_mcp.host.distribution import here
 from csb_mcp.host.terminal.capture import list_panes, row_text
 from csb_mcp.host.terminal.control import Control
 from csb_mcp.host.terminal.server import (
@@ -50,11 +51,11 @@ class TmuxTerminals:
         found: list[Problem] = []
         version = _version(self._tmux)
         if version is None:
-            found.append(Problem("tmux", f"{self._tmux} does not run", "apt install tmux"))
+            found.append(Problem("tmux", f"{self._tmux} does not run", here().install("tmux")))
         elif version < OLDEST_TMUX:
             found.append(Problem("tmux", "it is older than 3.3", "install tmux 3.3 or newer"))
         if not os.access(self._dd, os.X_OK):
-            found.append(Problem("dd", f"{self._dd} does not run", "apt install coreutils"))
+            found.append(Problem("dd", f"{self._dd} does not run", here().install("dd")))
         return tuple(found)
 
     async def start(

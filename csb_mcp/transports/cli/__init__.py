@@ -1,0 +1,1 @@
+"""The command line: every verb a small client of REST on the daemon's own socket."""
