@@ -163,16 +163,20 @@ finish() {
 serve() {
   trap 'exec "$CSB_BASH" -p "$0" resume "$payload" "$current"' EXIT
   trap '' "${SIGNALS[@]}" # `pkill bash` inside is not meant for us
-  local line begun=''
+  local line begun='' patience=2
   while :; do
-    if IFS= read -r -t 2 -n 256 -u 3 line; then
+    if IFS= read -r -t "$patience" -n 256 -u 3 line; then
       obey "$begun$line"
       begun=''
     elif (($? > 128)); then
       # The time may be up after the first bytes of a line: they have been read, so they are kept.
       begun+=$line
-      # The payload's parent was killed and could not tell (kill -9 -1).
-      kill -0 "$payload" || finish 137
+      # The payload's parent is gone. It may have told just now (all was frozen for longer than the
+      # time, say); if nothing comes, it was killed and could not (kill -9 -1).
+      if ! kill -0 "$payload"; then
+        [[ $patience == 2 ]] || finish 137
+        patience=0.1
+      fi
     else
       finish 255
     fi

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +80,17 @@ async def test_no_request_is_lost_when_it_comes_as_a_look_around_ends(
                 await box.out("true")
 
         await asyncio.gather(*(again_after(box, 2 + 0.0006 * i) for i, box in enumerate(boxes)))
+
+
+async def test_an_end_while_the_helper_stood_still_is_told_truly(box: Launched) -> None:
+    """Its time to look around is over by then, and the payload is gone: it was not killed."""
+    assert box.helper
+    await box.until_printed("$ ")
+    os.kill(box.helper.init_pid, signal.SIGSTOP)
+    box.type("exit 7\n")
+    await asyncio.sleep(2.5)  # longer than the helper's two seconds
+    os.kill(box.helper.init_pid, signal.SIGCONT)
+    assert await box.ended() == 7
 
 
 async def test_stdin_and_its_end(box: Launched) -> None:
