@@ -7,11 +7,13 @@ from pathlib import Path
 from csb_mcp.transports.cli.reference import markdown
 from csb_mcp.transports.http.app import all_routes
 from csb_mcp.transports.http.reference import rest_reference
+from csb_mcp.transports.mcp.reference import tools_reference
 
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "cli.md": markdown,
     "rest.md": lambda: rest_reference(all_routes()),
+    "tools.md": tools_reference,
 }
 """By name: what makes its text."""
 

@@ -83,6 +83,15 @@ CLICK = Definition(
         "count": f"2 is a double click; at most {decode.MAX_CLICKS}",
         "frame": _FRAME_WORDS,
     },
+    after="""\
+### Windows
+
+The window under the pointer has the focus: click into a window before you type. The small box at
+the left of a window's bar closes it. The middle button drags a window by its bar, the left one by
+an edge makes it larger or smaller; a click on the bar raises it. A right click on the bar hides a
+window, a right press on the empty desktop lists those that are hidden. If a program holds the X
+server, input fails after two seconds with `deadline_exceeded`, and nothing stays pressed.
+""",
 )
 
 DRAG = Definition(
@@ -147,5 +156,8 @@ TYPE_TEXT = Definition(
     annotations=hints(destructive=True, open_world=True),
     about="Types text in any script into the window that has the focus. For keys and combinations "
     'call `send_keys` with `target="display"`.',
-    words={"text": "A newline is Return; other control characters are refused"},
+    words={
+        "text": "At most 10,000 characters. A newline is Return, a tab Tab; other control "
+        "characters are refused. What the keyboard lacks takes longer: some seconds for hundreds"
+    },
 )

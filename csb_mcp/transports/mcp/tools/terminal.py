@@ -133,4 +133,13 @@ SEND_KEYS = Definition(
         "`ctrl`, `shift`, `alt`, `super` before them: `Return`, `F5`, `ctrl+shift+t`",
         "target": "`display`: to the window that has the focus there",
     },
+    after="""\
+### Keys of the display
+
+A key is the name of an X keysym without `XK_` (`Return`, `F5`, `Page_Up`, `KP_Enter`), one
+character in any script, or a usual name (`Enter`, `Esc`, `PageUp`, `Del`, `Space`). Modifiers go
+before it with `+`: `ctrl`, `shift`, `alt`, `super`; `ctrl++` is ctrl and plus. All names are
+checked before the first is pressed, and before any text is typed; an unknown one comes back with
+suggestions.
+""",
 )
