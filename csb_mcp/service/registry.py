@@ -172,7 +172,7 @@ class Registry:
             f"there is no sandbox {ref[:80]!r}",
             field="sandbox",
             choices=[s.name or s.id for s in self.all()[:_LISTED]],
-            hint="list_sandboxes shows all",
+            hint="the list of sandboxes shows all",
         )
 
     def running(self, ref: str) -> Live:
