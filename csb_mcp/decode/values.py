@@ -60,7 +60,7 @@ def reference(value: object) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise InvalidInput(
             f"{shown(value)} is neither an id nor a name",
-            hint="Give the id, a unique prefix of it, or the name, as the list of sandboxes shows them",
+            hint="Give the id, a unique prefix of it, or the name, as the list of sandboxes has it",
         )
     return value
 

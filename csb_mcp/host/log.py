@@ -71,8 +71,9 @@ def _look(log: Path, opened: list[int]) -> tuple[list[_Piece], bool]:
     old, new = (_open(log.with_name(name)) for name in (f"{log.name}.1", log.name))
     opened += [fd for fd in (old, new) if fd is not None]
     sizes = {fd: os.fstat(fd).st_size for fd in opened}
-    pieces = [] if old is None else [_Piece(old, start - sizes[old], sizes[old])]
-    pieces += [] if new is None else [_Piece(new, start, sizes[new])]
+    begin = start if old is None else max(start, sizes[old])  # a note that was lost says 0
+    pieces = [] if old is None else [_Piece(old, begin - sizes[old], sizes[old])]
+    pieces += [] if new is None else [_Piece(new, begin, sizes[new])]
     # Between its two renames a rotation has left no log; after them the note has changed.
     return pieces, (new is not None or old is None) and start == _start(log)
 

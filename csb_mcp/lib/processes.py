@@ -129,13 +129,17 @@ class ProcessHandle:
 
 
 def hold(pids: list[int]) -> list[ProcessHandle]:
-    """Handles of those of ``pids`` that still live."""
+    """Handles of those of ``pids`` that still live. Raises OSError (EMFILE); holds none then."""
     handles: list[ProcessHandle] = []
     for pid in pids:
         try:
             handles.append(ProcessHandle(pid))
         except ProcessLookupError:
             continue
+        except OSError:
+            for handle in handles:
+                handle.close()
+            raise
     return handles
 
 

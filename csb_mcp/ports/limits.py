@@ -31,8 +31,21 @@ class Enclosure(Protocol):
         """What enforces ``memory``, ``cpus`` and ``pids`` on this host, or ``nothing``."""
         ...
 
+    @property
+    def walks(self) -> bool:
+        """A look walks through all processes: it may take long, and may be taken in a thread."""
+        ...
+
     def usage(self, root_pid: int) -> SandboxUsage:
         """One look at the tree below ``root_pid``. Less than a tenth of a millisecond by cgroup."""
+        ...
+
+    async def uphold(self, root_pid: int) -> SandboxUsage:
+        """A look as :meth:`usage`, taken every few seconds, off the event loop where it takes long.
+
+        What no limit of the kernel's holds is held by it: of a tree that uses too much memory the
+        greatest process of the payload is killed, and that counts as a hit.
+        """
         ...
 
     def hits(self) -> Mapping[str, int]:

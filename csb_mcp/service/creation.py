@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, cast
@@ -23,6 +24,7 @@ from csb_mcp.ports import (
 from csb_mcp.service.policy import Project
 from csb_mcp.service.registry import Live
 
+_log = logging.getLogger(__name__)
 _UNDO_SECONDS = 10.0
 _KILL_SECONDS = 0.5
 _DISPLAY_LOOK_SECONDS = 0.1
@@ -158,8 +160,10 @@ class Creation:
                 await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
             await terminal.close()
         if self.enclosure is not None:
-            with contextlib.suppress(CsbError):
+            try:
                 await self.enclosure.remove()
+            except Exception:  # noqa: BLE001 - logged; every step is tried, and delete tries again
+                _log.exception("sandbox %s: its limits were not removed", self._sandbox.id)
         await self._pieces.keeper.remove(self._folders)
 
     def failure(self, error: BaseException) -> CsbError:

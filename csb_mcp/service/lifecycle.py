@@ -82,7 +82,11 @@ class Lifecycle:
             unguarded=tuple(backend.unguarded(project.path)),
             attach=_attach(self._pieces.keeper.folders(made), uid),
         )
-        await self._registry.add(sandbox)
+        try:
+            await _finish(self._registry.add(sandbox))
+        except asyncio.CancelledError:  # nobody is there to be told of it
+            await _finish(self._registry.remove(sandbox.id))
+            raise
         return sandbox
 
     async def _bring_up(self, sandbox: Sandbox, project: Project) -> Sandbox:
@@ -137,8 +141,8 @@ class Lifecycle:
             reason = f"its program exited with status {status}"
         except TerminalFailed as error:
             status, reason = None, f"lost: {error.message}"
-        if not live.ending and (hit := await self._sampler.check(live)):
-            reason = f"{reason}; {hit}"
+        if not live.ending and (hits := self._sampler.hits(live)):
+            reason = "; ".join((reason, *hits))
         async with self._registry.lock(live.id):
             if not live.ended.is_set():
                 await self._end(live, SandboxState.DEAD, reason, status)
@@ -155,15 +159,27 @@ class Lifecycle:
         async with self._registry.lock(sandbox_id):
             live = self._registry.running(sandbox_id)
             record = self._registry.find(sandbox_id)
-            if record.state is state:
+            pausing, same = state is SandboxState.PAUSED, record.state is state
+            if not (pausing and same):
+                # Thawed also if it should run: a daemon may have died between freezing it and
+                # saying so.
+                await self._hold(live, still=pausing)
+            if same:
                 return record
-            pausing = state is SandboxState.PAUSED
-            act = live.enclosure.freeze if pausing else live.enclosure.thaw
-            await act(live.terminal.pane_pid)
             record = replace(record, state=state)
-            await self._registry.put(record)
+            try:
+                await self._registry.put(record)
+            except BaseException:
+                await self._hold(live, still=not pausing)
+                raise
         await self._events.publish(sandbox_id, "paused" if pausing else "resumed")
         return record
+
+    @staticmethod
+    async def _hold(live: Live, *, still: bool) -> None:
+        act = live.enclosure.freeze if still else live.enclosure.thaw
+        await act(live.terminal.pane_pid)
+        live.last_call = time.monotonic()  # no time passes for it while it is paused
 
     async def warn(self, sandbox_id: str, warning: str) -> None:
         """Put a warning into the record, once, and publish it."""
@@ -201,7 +217,7 @@ class Lifecycle:
         ended = replace(
             record, state=state, reason=reason, exit_status=status, ended_at=time.time()
         )
-        await self._registry.put(ended)
+        await self._registry.put_ended(ended)
         del self._registry.live[live.id]
         live.ended.set()
         await self._events.publish(live.id, state.value, reason=reason)
@@ -232,6 +248,7 @@ class Lifecycle:
     async def _delete(self, sandbox_id: str) -> Sandbox:
         sandbox = await self._stop(sandbox_id, "deleted")
         async with self._registry.lock(sandbox_id):
+            await self._pieces.limiter.adopt(sandbox).remove()  # what an undo may have left
             await self._pieces.keeper.remove(self._pieces.keeper.folders(sandbox_id))
             await self._registry.remove(sandbox_id)
         await self._events.publish(sandbox_id, "deleted")

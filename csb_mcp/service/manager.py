@@ -1,5 +1,6 @@
 """The service that every face translates: looks sandboxes up, checks ranges, asks the pieces."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from csb_mcp.model import (
     Sandbox,
     SandboxSpec,
     SandboxState,
+    SandboxUsage,
     WaitResult,
 )
 from csb_mcp.ports import Meter, Store
@@ -115,8 +117,14 @@ class Manager(Console, Desktop):
         host = with_running(self._meter.host(), self._registry)
         if live is None:
             return Metrics(host, history=self._lifecycle.sampler.host.samples)
-        usage = live.enclosure.usage(live.terminal.server_pid)
-        return Metrics(host, usage, live.history.samples)
+        return Metrics(host, await self._usage(live), live.history.samples)
+
+    @staticmethod
+    async def _usage(live: Live) -> SandboxUsage:
+        """By cgroup at once; a walk through a thousand processes would hold up everybody."""
+        if live.enclosure.walks:
+            return await asyncio.to_thread(live.enclosure.usage, live.terminal.server_pid)
+        return live.enclosure.usage(live.terminal.server_pid)
 
     def problems(self) -> Sequence[Problem]:
         """See :class:`~csb_mcp.ports.SandboxService`."""

@@ -1,6 +1,7 @@
 """Which sandboxes there are: records, in step with the store, and how callers name them."""
 
 import asyncio
+import logging
 import secrets
 import string
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from csb_mcp.errors import (
     Ambiguous,
     Conflict,
+    CsbError,
     DisplayFailed,
     HelperFailed,
     NotFound,
@@ -20,6 +22,7 @@ from csb_mcp.model import Folders, Sandbox, SandboxState
 from csb_mcp.ports import Display, Enclosure, Helper, Store, Terminal
 from csb_mcp.service.history import History
 
+_log = logging.getLogger(__name__)
 _ALPHABET = string.ascii_lowercase + string.digits
 _ID_LENGTH = 8
 _LISTED = 20  # ids in an error's list of choices
@@ -140,6 +143,17 @@ class Registry:
         """Replace a record."""
         await self._store.update(sandbox)
         self._records[sandbox.id] = sandbox
+
+    async def put_ended(self, sandbox: Sandbox) -> None:
+        """Replace the record of one that has ended, in memory at least.
+
+        With a disk that takes nothing it is over all the same; the next daemon finds out by itself.
+        """
+        self._records[sandbox.id] = sandbox
+        try:
+            await self._store.update(sandbox)
+        except CsbError as error:
+            _log.warning("sandbox %s: its end is not on disk: %s", sandbox.id, error)
 
     async def remove(self, sandbox_id: str) -> None:
         """Forget a record."""

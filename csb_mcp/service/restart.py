@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, HelperFailed
 from csb_mcp.model import Sandbox, SandboxState
-from csb_mcp.ports import Terminal
+from csb_mcp.ports import Enclosure, Terminal
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.events import Events
 from csb_mcp.service.registry import Live, Registry
@@ -84,14 +84,17 @@ class Restart:
         await self._pieces.keeper.remove_runtime(self._pieces.keeper.folders(sandbox.id))
         reason = "lost: its processes ended while no daemon ran (killed, or the host restarted)"
         dead = replace(sandbox, state=SandboxState.DEAD, reason=reason, ended_at=time.time())
-        await self._registry.put(dead)
+        await self._registry.put_ended(dead)
         await self._events.publish(sandbox.id, "dead", reason=reason)
 
     async def _adopt(self, sandbox: Sandbox, terminal: Terminal, deadline: float) -> None:
         folders, geometry = self._pieces.keeper.folders(sandbox.id), sandbox.spec.geometry
         backend = self._pieces.backends[sandbox.spec.backend]
         enclosure = self._pieces.limiter.adopt(sandbox)
-        if sandbox.state is SandboxState.PAUSED:  # the helper has to answer once
+        paused = sandbox.state is SandboxState.PAUSED
+        # The helper has to answer once. An earlier daemon may have died with it frozen and not said
+        # so; but a thaw by signals wakes what the payload itself had stopped, too.
+        if paused or not enclosure.walks:
             await enclosure.thaw(terminal.pane_pid)
         # Side by side, and each may be missing: a payload that ended, or that broke its helper or
         # its display, is adopted all the same, so that it can be looked at and stopped.
@@ -99,8 +102,8 @@ class Restart:
             _or_none(self._pieces.displays.connect(folders, geometry, deadline)),
             _or_none(backend.connect(folders, terminal.pane_pid, deadline)),
         )
-        if sandbox.state is SandboxState.PAUSED:
-            await enclosure.freeze(terminal.pane_pid)
+        if paused:
+            sandbox = await self._freeze_again(sandbox, enclosure, terminal.pane_pid)
         live = Live(
             id=sandbox.id,
             folders=folders,
@@ -111,6 +114,16 @@ class Restart:
         )
         self._begin(live, sandbox)
         await self._events.publish(sandbox.id, "adopted")
+
+    async def _freeze_again(self, sandbox: Sandbox, enclosure: Enclosure, pane_pid: int) -> Sandbox:
+        """If that fails it runs, and its record says so."""
+        try:
+            await enclosure.freeze(pane_pid)
+        except CsbError as error:
+            _log.warning("sandbox %s was paused and runs: %s", sandbox.id, error)
+            sandbox = replace(sandbox, state=SandboxState.RUNNING)
+            await self._registry.put(sandbox)
+        return sandbox
 
     async def end_unadopted(self, sandbox: Sandbox, reason: str) -> None:
         """End one that did not answer when this daemon started. Its lock is held.
@@ -127,7 +140,7 @@ class Restart:
         await enclosure.remove()
         await self._pieces.keeper.remove_runtime(folders)
         stopped = replace(sandbox, state=SandboxState.STOPPED, reason=reason, ended_at=time.time())
-        await self._registry.put(stopped)
+        await self._registry.put_ended(stopped)
         await self._events.publish(sandbox.id, "stopped", reason=reason)
 
 

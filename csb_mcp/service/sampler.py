@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from csb_mcp.service.registry import Live, Registry
 
 _log = logging.getLogger(__name__)
 PERIOD = 2.0  # seconds between two looks
+_MAX_PERIOD = 10.0
 _MAX_SHARE = 50  # looking takes at most this part of a processor, whatever a look costs here
 
 
@@ -40,6 +42,7 @@ class Sampler:
         self._meter = meter
         self._acts = acts
         self._task: asyncio.Task[None] | None = None
+        self._acting: dict[str, asyncio.Task[None]] = {}
         self.host = History()
 
     def start(self) -> None:
@@ -49,59 +52,70 @@ class Sampler:
     async def close(self) -> None:
         """Stop. Idempotent."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            tasks = {self._task, *self._acting.values()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _run(self) -> None:
         while True:
-            began = time.thread_time()
             try:
-                await self._look()
+                spent = await self._look()
             except Exception:  # noqa: BLE001 - logged; one look must not end all looks
                 _log.exception("a look at what is used failed")
-            spent = time.thread_time() - began
-            await asyncio.sleep(max(PERIOD, spent * _MAX_SHARE))
+                spent = 0.0
+            await asyncio.sleep(min(max(PERIOD, spent * _MAX_SHARE), _MAX_PERIOD))
 
-    async def _look(self) -> None:
-        """Look at all, one after another."""
+    async def _look(self) -> float:
+        """Look at all, one after another; gives the seconds that looking took."""
         host = self._meter.host()
-        processes = 0
+        processes, spent = 0, 0.0
         for live in list(self._registry.live.values()):
-            try:
-                usage = live.enclosure.usage(live.terminal.server_pid)
-                wrote = usage.io_written is None or usage.io_written != live.history.written
-                live.history.add(usage)
-                processes += usage.processes
-                await self.check(live)
-                await self._keep_room(live, host, wrote=wrote)
-            except CsbError as error:  # it is ending, say
-                _log.debug("sandbox %s was not looked at: %s", live.id, error)
+            if live.ending:
+                continue
+            began = time.perf_counter()
+            usage = await live.enclosure.uphold(live.terminal.server_pid)
+            told = self.hits(live)
+            spent += time.perf_counter() - began
+            wrote = usage.io_written is None or usage.io_written != live.history.written
+            live.history.add(usage)
+            processes += usage.processes
+            self._act(live, told, full=wrote and host.disk_free < self._reserve)
             await asyncio.sleep(0)
         self.host.add_host(host, processes)
+        return spent
 
-    async def check(self, live: Live) -> str | None:
-        """Tell of limits that were hit since the last look; gives that in words."""
+    def hits(self, live: Live) -> list[str]:
+        """Limits that were hit since the last look, in words."""
         before, now = live.history.hits, dict(live.enclosure.hits())
         if live.helper is not None:
             now |= {name: before.get(name, 0) + 1 for name in live.helper.full()}
         live.history.hits = {**before, **now}
-        hit = [name for name in now if now[name] > before.get(name, 0)]
         record = self._registry.find(live.id)
-        told = [_told(record, name) for name in hit]
-        for warning in told:
-            await self._acts.warn(live.id, warning)
-        return ", ".join(told) or None
+        return [_told(record, name) for name in now if now[name] > before.get(name, 0)]
 
-    async def _keep_room(self, live: Live, host: HostUsage, *, wrote: bool) -> None:
-        """Pause who writes while the disk is nearly full: no limit of the kernel's is for that."""
+    def _act(self, live: Live, warnings: Sequence[str], *, full: bool) -> None:
+        """In a task of the sandbox's own, one at a time: it may have to wait for its lock."""
         running = self._registry.find(live.id).state is SandboxState.RUNNING
-        if host.disk_free < self._reserve and wrote and running:
-            await self._acts.pause(live.id)
-            await self._acts.warn(
-                live.id,
-                f"paused: the disk has less than {size_text(self._reserve)} free (disk_reserve in "
-                "the settings); make room, then resume it",
-            )
+        if live.id in self._acting or not (warnings or (full and running)):
+            return
+        task = asyncio.create_task(self._warn(live.id, warnings, pause=full and running))
+        self._acting[live.id] = task
+        task.add_done_callback(lambda _: self._acting.pop(live.id, None))
+
+    async def _warn(self, sandbox: str, warnings: Sequence[str], *, pause: bool) -> None:
+        try:
+            for warning in warnings:
+                await self._acts.warn(sandbox, warning)
+            if pause:
+                await self._acts.pause(sandbox)
+                await self._acts.warn(
+                    sandbox,
+                    f"paused: the disk has less than {size_text(self._reserve)} free "
+                    "(disk_reserve in the settings); make room, then resume it",
+                )
+        except CsbError as error:  # it has ended, say, or the disk takes no warning
+            _log.warning("sandbox %s: %s", sandbox, error)
 
 
 def _told(record: Sandbox, name: str) -> str:

@@ -38,12 +38,10 @@ class Vigil:
     async def idleness(self, live: Live, timeout: float) -> None:
         """Stop it once nothing was printed, typed or called for ``timeout`` seconds.
 
-        While it is paused no time passes for it.
+        While it is paused no time passes for it; a resume counts as a call.
         """
-        while (left := timeout - live.idle_seconds) > 0 or self._paused(live):
-            await asyncio.sleep(max(left, 1.0) if self._paused(live) else left)
-            if self._paused(live):
-                live.last_call = time.monotonic()
+        while (left := timeout - (0.0 if self._paused(live) else live.idle_seconds)) > 0:
+            await asyncio.sleep(left)
         await self._stop(live.id, f"nothing was printed, typed or called for {timeout:g} s")
 
     def _paused(self, live: Live) -> bool:

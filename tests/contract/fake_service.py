@@ -12,7 +12,7 @@ from pathlib import Path
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, NotFound, SandboxEnded
-from csb_mcp.lib.pulse import Pulse
+from csb_mcp.lib.pulse import Pulse, beat_within
 from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
@@ -276,13 +276,13 @@ class FakeService:
     async def _change(self, sandbox: str, condition: Condition, timeout: float) -> WaitResult:
         pulse = self.drawn if isinstance(condition, ScreenChanged) else self.printed
         self.watched += 1
+        seen = pulse.count
         try:
-            async with asyncio.timeout(timeout):
-                await pulse.beyond(pulse.count)
+            await beat_within(pulse, seen, timeout)
         finally:
             self.watched -= 1
-        match = Match(sandbox, 0, "")
-        return WaitResult(True, (match,), {sandbox: f"{sandbox}.{pulse.count}"}, 0.1)
+        matches = (Match(sandbox, 0, ""),) if pulse.count > seen else ()
+        return WaitResult(bool(matches), matches, {sandbox: f"{sandbox}.{pulse.count}"}, 0.1)
 
     async def metrics(self, sandbox: str | None) -> Metrics:
         self._called("metrics")

@@ -17,6 +17,7 @@ from csb_mcp import __version__, decode
 from csb_mcp.decode.conditions import CONDITIONS as ALL_CONDITIONS
 from csb_mcp.errors import InvalidInput
 from csb_mcp.transports.cli import render
+from csb_mcp.transports.cli.display import write_file
 from csb_mcp.transports.cli.parser import UsageError, parse
 from csb_mcp.transports.cli.render import columns, fit, size, span, sparkline
 from csb_mcp.transports.cli.terminal import one_row
@@ -692,3 +693,23 @@ def test_words_for_numbers() -> None:
     assert sparkline([]) == ""
     assert columns("aé日") == 4
     assert fit("/a/日本", 5) == "…日本"
+
+
+@pytest.mark.parametrize("plant", ["link", "fifo", "file"])
+def test_a_picture_takes_the_name_and_touches_nothing_that_lies_there(
+    tmp_path: Path, plant: str
+) -> None:
+    """In a project a payload may have put it there."""
+    secret, target = tmp_path / "authorized_keys", tmp_path / "shot.png"
+    secret.write_text("of the host")
+    if plant == "link":
+        target.symlink_to(secret)
+    elif plant == "fifo":
+        os.mkfifo(target)
+    else:
+        target.write_text("an older picture")
+    write_file(str(target), PIXELS)
+    assert secret.read_text() == "of the host"
+    assert not target.is_symlink()
+    assert target.read_bytes() == PIXELS
+    assert sorted(path.name for path in tmp_path.iterdir()) == [secret.name, target.name]

@@ -475,9 +475,11 @@ async def test_memory_of_all_together_where_there_is_no_cgroup(short_dir: Path, 
         up = short_dir / "project/up"
         await until(lambda: up.exists() and len(up.read_bytes()) == 3)
         assert enclosure.usage(this.process.pid).memory > 256 * MIB
+        assert enclosure.hits()["memory"] == 0  # a look alone does nothing
+        assert (await enclosure.uphold(this.process.pid)).memory > 256 * MIB
         assert enclosure.hits()["memory"] == 1
         await until(lambda: _names(this.process.pid).count("python3") == 2)
-        assert enclosure.usage(this.process.pid).memory < 256 * MIB
+        assert (await enclosure.uphold(this.process.pid)).memory < 256 * MIB
         assert await this.out("echo fine") == "fine"
         assert enclosure.hits()["memory"] == 1
 
@@ -749,12 +751,12 @@ def test_a_cgroup_parent_that_is_none_is_passed_over(short_dir: Path) -> None:
     assert [each.fatal for each in HostLimiter(settings, found=[]).problems()] == [False]
 
 
-def test_hits_of_a_tree_without_a_cgroup(user: User) -> None:
+async def test_hits_of_a_tree_without_a_cgroup(user: User) -> None:
     enclosure = UnboundedRung().make(sandbox(user, memory=1, pids=1))
-    usage = enclosure.usage(os.getpid())
+    usage = await enclosure.uphold(os.getpid())
     assert usage.memory > MIB
     assert usage.cpu_seconds > 0
-    assert enclosure.hits() == {"memory": 0, "pids": 1}  # nobody here offers itself
+    assert enclosure.hits() == {"memory": 0, "pids": 1}  # nobody here is a payload
 
 
 def test_the_host(tmp_path: Path) -> None:

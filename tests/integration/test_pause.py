@@ -8,7 +8,8 @@ import pytest
 
 from csb_mcp.app import App
 from csb_mcp.config import Settings
-from csb_mcp.errors import Conflict, SandboxEnded
+from csb_mcp.errors import Conflict, SandboxEnded, StoreUnusable
+from csb_mcp.host.store import SqliteStore
 from csb_mcp.model import CommandResult, Exited, LogPart, Point, Sandbox, SandboxState, TerminalText
 from tests.support.sandboxes import create, running_app, type_line, typed, until
 
@@ -186,3 +187,44 @@ async def test_the_log_goes_on_over_rotations(app: App, project: Path) -> None:
     assert 0 < first.offset < total
     again = await app.service.read_log(sandbox.id, offset=total - 640, limit=1 << 20)
     assert (again.offset, again.data) == (total - 640, (b"x" * 62 + b"\r\n") * 10)
+
+
+async def test_a_pause_that_cannot_be_kept_is_undone(
+    app: App, sandbox: Sandbox, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await type_line(app.service, sandbox.id, COUNT)
+    await count(project)
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "update", _full)
+        with pytest.raises(StoreUnusable):
+            await app.service.pause(sandbox.id)
+    assert (await app.service.get(sandbox.id)).state is SandboxState.RUNNING
+    await count(project, above=await count(project))
+
+
+async def test_an_end_is_an_end_also_with_a_full_disk(
+    app: App, sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.create_task(until(app.service, sandbox.id, Exited()))
+    monkeypatch.setattr(SqliteStore, "update", _full)
+    await type_line(app.service, sandbox.id, "exit 3")
+    assert (await waiting).satisfied
+    ended = await app.service.get(sandbox.id)
+    assert (ended.state, ended.exit_status) == (SandboxState.DEAD, 3)
+    assert not (settings.runtime_dir / sandbox.id).exists()
+
+
+async def _full(*_: object) -> None:
+    raise StoreUnusable("the store did not take it: database or disk is full")
+
+
+async def test_no_idle_time_passes_in_a_pause(app: App, project: Path) -> None:
+    sandbox = await create(app, project, idle_timeout=2)
+    await app.service.pause(sandbox.id)
+    await asyncio.sleep(1.8)
+    await app.service.resume(sandbox.id)
+    await asyncio.sleep(1)  # 2.8 seconds in all, of which one counts
+    assert (await app.service.get(sandbox.id)).state is SandboxState.RUNNING
+    async with asyncio.timeout(20):
+        while not (await app.service.get(sandbox.id)).state.ended:
+            await asyncio.sleep(0.05)

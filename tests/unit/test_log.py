@@ -61,6 +61,12 @@ def test_a_forged_note_harms_nobody(log: Path) -> None:
     assert read_log(log, 0, 100).data in (b"fghijklmnopqrst", b"klmnopqrst")
 
 
+def test_a_note_that_was_lost_gives_no_offset_below_zero(log: Path) -> None:
+    log.with_name("log" + START).write_text("")  # what a full disk leaves of it
+    part = read_log(log, None, 100)
+    assert (part.offset, part.data) == (0, b"fghijklmnopqrst")
+
+
 def test_following_through_rotations_loses_and_repeats_nothing(tmp_path: Path) -> None:
     """The writer's own steps, in its order, while somebody reads on from where it was."""
     log, step, ended = tmp_path / "log", b"0123456789" * 100, threading.Event()

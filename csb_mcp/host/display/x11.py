@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from csb_mcp.lib.text import one_line
 from csb_mcp.lib.xauth import PROTOCOL
 
 _SOCKET = "X0"
@@ -25,6 +26,7 @@ _DAMAGE_QUERY_VERSION, _DAMAGE_CREATE, _DAMAGE_SUBTRACT = 0, 1, 3
 _REPORT_NON_EMPTY = 3  # one event when something is drawn, none until the damage is subtracted
 _ERROR, _REPLY, _GENERIC_EVENT = 0, 1, 35
 _PACKET = 32
+_REASON = 80  # characters of why it refuses, which a payload may have written
 _MAX_EXTRA = 65536  # bytes after a reply's first 32; the usual keymap has 7 KiB
 _MAX_STRANGE = 1000  # events that nobody asked for: clients can cause some (MappingNotify)
 _MAX_CLIENTS = b"Maximum number of clients"  # what the server says then, in ProcEstablishConnection
@@ -115,7 +117,7 @@ class Connection:
         body = await self._read(length * 4)
         if status != 1:
             reason = body[:reason_size]
-            words = reason.decode("ascii", "replace").strip()
+            words = f"it says {one_line(reason.decode('ascii', 'replace'), _REASON)!r}"
             raise (Lost if reason.startswith(_MAX_CLIENTS) else NoServer)(words)
         try:
             first_id, vendor_size, formats = struct.unpack_from("<4xI8xH3xB", body)

@@ -149,11 +149,16 @@ def kill_members(folders: Sequence[Path]) -> int:
     return len(pids)
 
 
-async def poll(true: Callable[[], bool], seconds: float, what: str) -> None:
-    """Look until ``true``. Raises DeadlineExceeded with ``what``."""
+async def poll(
+    true: Callable[[], bool], seconds: float, what: str, *, in_thread: bool = False
+) -> None:
+    """Look until ``true``. Raises DeadlineExceeded with ``what``.
+
+    ``in_thread``: a look takes long, and is taken beside the event loop.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while not true():
+    while not (await asyncio.to_thread(true) if in_thread else true()):
         if loop.time() >= deadline:
             raise DeadlineExceeded(f"{what} within {seconds:g} s")
         await asyncio.sleep(_POLL_SECONDS)

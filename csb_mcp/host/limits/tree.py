@@ -1,6 +1,7 @@
 """One process tree, relieved and held still without a cgroup: by /proc and signals."""
 
 import contextlib
+import re
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,6 @@ from csb_mcp.errors import DeadlineExceeded
 from csb_mcp.host.limits.files import poll
 from csb_mcp.lib.processes import descendants, hold, stat_fields
 
-PAYLOAD_OOM_SCORE = 500  # as the helper sets it (helper.sh, become_payload)
 _STOP_SECONDS = 5.0
 _QUIET_SECONDS = 0.1
 # A process whose child of vfork is stopped waits for it in D, and runs no line of its own.
@@ -19,11 +19,11 @@ _STILL = "TtZXD"
 def relieve(root_pid: int, limit: int) -> bool:
     """Kill the greatest of a tree that takes more than ``limit`` bytes; whether one was killed.
 
-    Counted are proportional sets: what processes share counts once. As the kernel would, it spares
-    those that did not raise their ``oom_score_adj``: terminal, display and helper.
+    Counted are proportional sets: what processes share counts once. Terminal, display and helper
+    are spared: those that are not inside, in a pid namespace of their own, or are its PID 1.
     """
     sizes = {pid: _proportional(pid) for pid in (root_pid, *descendants(root_pid))}
-    hogs = {pid: size for pid, size in sizes.items() if _offers_itself(pid)}
+    hogs = {pid: size for pid, size in sizes.items() if _is_payload(pid)}
     if sum(sizes.values()) <= limit or not hogs:
         return False
     _signal([max(hogs, key=lambda pid: hogs[pid])], signal.SIGKILL)
@@ -38,11 +38,14 @@ def _proportional(pid: int) -> int:
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
 
 
-def _offers_itself(pid: int) -> bool:
+def _is_payload(pid: int) -> bool:
+    """By where it is (proc(5), NSpid), not by what it may say of itself (oom_score_adj)."""
     try:
-        return int(Path(f"/proc/{pid}/oom_score_adj").read_text()) >= PAYLOAD_OOM_SCORE
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
         return False
+    numbers = re.search(r"^NSpid:\t(.*)$", status, re.MULTILINE)
+    return bool(numbers) and len(numbers[1].split()) > 1 and numbers[1].split()[-1] != "1"
 
 
 class Stopper:
@@ -71,7 +74,7 @@ class Stopper:
             return quiet > 1
 
         try:
-            await poll(still, _STOP_SECONDS, "the payload was not stopped")
+            await poll(still, _STOP_SECONDS, "the payload was not stopped", in_thread=True)
         except DeadlineExceeded:
             await self.go_on(pane_pid)
             raise
@@ -115,7 +118,7 @@ class Stopper:
 
         # A payload that goes on stopping processes of its own is not waited for.
         with contextlib.suppress(DeadlineExceeded):
-            await poll(running, _STOP_SECONDS, "the payload did not go on")
+            await poll(running, _STOP_SECONDS, "the payload did not go on", in_thread=True)
         self._had_stopped.clear()
 
 

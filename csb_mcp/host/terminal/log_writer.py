@@ -33,10 +33,8 @@ do
   set -- ${{told##*out}}
   size=$((size + ${{1:-0}}))
   [ "$size" -lt {rotate} ] || {{
-    start=$((start + size)) size=0
-    echo "$start" >{log}.new
-    mv -f {log} {log}.1
-    mv -f {log}.new {log}.start
+    echo "$((start + size))" >{log}.new && mv -f {log} {log}.1 && mv -f {log}.new {log}.start &&
+      start=$((start + size)) size=0
   }}
 done"""
 

@@ -1,6 +1,8 @@
 """screenshot, click, drag, scroll, type."""
 
 import os
+import secrets
+import stat
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -53,10 +55,21 @@ def _usual(line: Line, told: dict[str, Any]) -> str:
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Write a file that the command line named. Raises InvalidInput."""
+    """Put a file in the place that the command line named. Raises InvalidInput.
+
+    The folder may be a project, where a payload puts links and FIFOs in the place of names that it
+    foresees: nothing is opened there but a new file, which then takes the name.
+    """
     try:
-        with open(path, "wb") as file:
+        if os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode):  # /dev/stdout, /dev/null
+            with open(path, "wb") as file:
+                file.write(data)
+            return
+        draft = f"{path}.{secrets.token_hex(6)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(draft, flags, 0o666), "wb") as file:
             file.write(data)
+        os.replace(draft, path)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror}", field="output") from error
 
