@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
-from csb_mcp.lib.text import one_line, plain_text
+from csb_mcp.decode import answers
 from csb_mcp.model import MAX_COMMAND, BackgroundCommand, CommandResult
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
@@ -14,7 +14,6 @@ from csb_mcp.transports.mcp.tool import (
     NUMBER,
     STRING,
     Definition,
-    Json,
     answer,
     described,
     hints,
@@ -40,26 +39,21 @@ async def _run(service: SandboxService, arguments: Mapping[str, object]) -> Call
 
 
 def _started(started: BackgroundCommand) -> CallToolResult:
-    stdout, stderr = one_line(started.stdout_path, 500), one_line(started.stderr_path, 500)
     note = "runs on; read its output with run_command (tail), end it with kill"
+    structured = {**answers.command(started), "note": note}
     return answer(
-        f"pid {started.pid} inside; stdout {stdout}, stderr {stderr}; {note}",
-        {"pid": started.pid, "stdout_path": stdout, "stderr_path": stderr, "note": note},
+        "pid {pid} inside; stdout {stdout_path}, stderr {stderr_path}; {note}".format(**structured),
+        structured,
     )
 
 
 def _ended(result: CommandResult) -> CallToolResult:
-    stdout, stdout_cut = both_ends(plain_text(result.stdout))
-    stderr, stderr_cut = both_ends(plain_text(result.stderr))
+    structured = answers.command(result)
+    stdout, stdout_cut = both_ends(structured["stdout"])
+    stderr, stderr_cut = both_ends(structured["stderr"])
     truncated = result.truncated or bool(stdout_cut or stderr_cut)
-    structured: Json = {
-        "exit_code": result.exit_code,
-        "stdout": stdout,
-        "stderr": stderr,
-        "truncated": truncated,
-        "timed_out": result.timed_out,
-        "note": f"stdout and stderr were {NOTE}" + (f"; truncated: {_MORE}" if truncated else ""),
-    }
+    note = f"stdout and stderr were {NOTE}" + (f"; truncated: {_MORE}" if truncated else "")
+    structured |= {"stdout": stdout, "stderr": stderr, "truncated": truncated, "note": note}
     timed_out = ", killed at its timeout" if result.timed_out else ""
     lines = [f"exit code {result.exit_code}{timed_out}" + (f"; truncated: {_MORE}" * truncated)]
     lines += [fenced(text, name) for name, text in (("stdout", stdout), ("stderr", stderr)) if text]

@@ -1,12 +1,12 @@
 """wait."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
-from csb_mcp.lib.text import one_line
-from csb_mcp.model import MAX_WAIT, Condition, WaitResult
+from csb_mcp.decode import answers
+from csb_mcp.model import MAX_WAIT, WaitResult
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
     BOOLEAN,
@@ -23,8 +23,6 @@ from csb_mcp.transports.mcp.tool import (
 )
 from csb_mcp.transports.mcp.untrusted import NOTE, fenced
 
-_EVIDENCE = 500  # characters
-
 
 async def _wait(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
     request = decode.wait(arguments)
@@ -35,28 +33,9 @@ async def _wait(service: SandboxService, arguments: Mapping[str, object]) -> Cal
         timeout=request.timeout,
         cursor=request.cursor,
     )
-    structured = _structured(result, request.until)
-    return answer(_told(result, structured), structured)
-
-
-def _structured(result: WaitResult, until: Sequence[Condition]) -> Json:
-    matches = [
-        {
-            "sandbox": match.sandbox,
-            "index": match.index,
-            "condition": decode.condition_kind(until[match.index]),
-            "evidence": one_line(match.evidence, _EVIDENCE),
-        }
-        for match in result.matches
-    ]
     advice = f"evidence is {NOTE}" if result.satisfied else "not yet: wait again with the cursors"
-    return {
-        "satisfied": result.satisfied,
-        "matches": matches,
-        "cursors": dict(result.cursors),
-        "waited": round(result.waited, 3),
-        "note": advice,
-    }
+    structured = {**answers.waited(result, request.until), "note": advice}
+    return answer(_told(result, structured), structured)
 
 
 def _told(result: WaitResult, structured: Json) -> str:
