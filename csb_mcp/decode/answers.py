@@ -24,15 +24,20 @@ from csb_mcp.model import (
 )
 
 _EVIDENCE = 500  # characters
-_PATH = 500
+_PATH = 4096  # characters, as PATH_MAX
 
 Json = dict[str, Any]
 
 
+def rows(view: TerminalView) -> list[tuple[int, str]]:
+    """Numbered rows, each made safe and without line breaks of its own."""
+    return [(number, plain_text(text).replace("\n", " ")) for number, text in view.rows]
+
+
 def terminal_view(view: TerminalView) -> Json:
-    """Rows as ``[number, text]``, without line breaks of their own."""
+    """Rows as ``[number, text]``."""
     return {
-        "rows": [[number, plain_text(text).replace("\n", " ")] for number, text in view.rows],
+        "rows": [list(row) for row in rows(view)],
         "cursor": view.cursor,
         "changed_only": view.changed_only,
         "gap": view.gap,

@@ -1,4 +1,4 @@
-"""The arguments of calls that act on a display, and of those that read a log."""
+"""The arguments of calls that act on a display."""
 
 from dataclasses import dataclass
 
@@ -21,9 +21,6 @@ BUTTONS = ("left", "middle", "right")
 MAX_CLICKS = 3
 MAX_NOTCHES = 100
 MAX_POINTS = 100
-MAX_LOG = 1024 * 1024
-_DEFAULT_LOG = 64 * 1024
-_OFFSET_BITS = 62
 
 _coordinate = between(0, MAX_WIDTH)
 _notches = between(-MAX_NOTCHES, MAX_NOTCHES)
@@ -69,15 +66,6 @@ class TypeText:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLog:
-    """Arguments of logs. ``offset`` None: the last ``limit`` bytes."""
-
-    sandbox: str
-    offset: int | None
-    limit: int
-
-
 def click(values: object) -> Click:
     """Arguments of click."""
     fields = Fields(values, ("sandbox", "x", "y", "button", "count", "frame"))
@@ -119,16 +107,6 @@ def type_text(values: object) -> TypeText:
     """Arguments of type_text."""
     fields = Fields(values, ("sandbox", "text"))
     return TypeText(fields.need("sandbox", reference), fields.need("text", non_empty))
-
-
-def read_log(values: object) -> ReadLog:
-    """Arguments of logs."""
-    fields = Fields(values, ("sandbox", "offset", "limit"))
-    return ReadLog(
-        fields.need("sandbox", reference),
-        fields.get("offset", between(0, 1 << _OFFSET_BITS), None),
-        fields.get("limit", between(1, MAX_LOG), _DEFAULT_LOG),
-    )
 
 
 def _at(fields: Fields) -> Point:

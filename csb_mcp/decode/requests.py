@@ -50,6 +50,9 @@ WORKSPACES = ("direct",)
 FORMATS = ("png", "jpeg", "webp")
 MODES = ("any", "all")
 TARGETS = ("terminal", "display")
+MAX_LOG = 1024 * 1024
+_DEFAULT_LOG = 64 * 1024
+_OFFSET_BITS = 62
 _CREATE = (
     *("project_dir", "name", "backend", "agent", "command", "network", "workspace"),
     *("geometry", "gl", "memory", "cpus", "pids", "ttl", "idle_timeout", "env"),
@@ -107,6 +110,15 @@ class TakeScreenshot:
     max_width: int
     format: str
     if_changed_since: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Arguments of logs. ``offset`` None: the last ``limit`` bytes."""
+
+    sandbox: str
+    offset: int | None
+    limit: int
 
 
 def sandbox_spec(values: object) -> SandboxSpec:
@@ -220,4 +232,14 @@ def screenshot(values: object) -> TakeScreenshot:
         fields.get("max_width", between(16, MAX_WIDTH), 1280),
         fields.get("format", one_of(FORMATS), "png"),
         fields.get("if_changed_since", token, None),
+    )
+
+
+def read_log(values: object) -> ReadLog:
+    """Arguments of logs."""
+    fields = Fields(values, ("sandbox", "offset", "limit"))
+    return ReadLog(
+        fields.need("sandbox", reference),
+        fields.get("offset", between(0, 1 << _OFFSET_BITS), None),
+        fields.get("limit", between(1, MAX_LOG), _DEFAULT_LOG),
     )

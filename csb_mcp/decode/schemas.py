@@ -7,8 +7,8 @@ decoder: which arguments go together.
 
 from csb_mcp.config import NETWORKS
 from csb_mcp.decode.conditions import CONDITIONS
-from csb_mcp.decode.desktop import BUTTONS, MAX_CLICKS, MAX_LOG, MAX_NOTCHES, MAX_POINTS
-from csb_mcp.decode.requests import AGENTS, FORMATS, MODES, TARGETS, WORKSPACES
+from csb_mcp.decode.desktop import BUTTONS, MAX_CLICKS, MAX_NOTCHES, MAX_POINTS
+from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MODES, TARGETS, WORKSPACES
 from csb_mcp.decode.shapes import (
     NO_CONTROLS,
     Arguments,

@@ -10,12 +10,6 @@ import struct
 from pathlib import Path
 
 
-def start_time(pid: int) -> int | None:
-    """Start time of ``pid`` in clock ticks since boot (proc(5), field 22); None if it is gone."""
-    fields = stat_fields(pid)
-    return int(fields[19]) if fields else None
-
-
 def stat_fields(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the third (state, parent, ...) on; None if it is gone.
 
@@ -26,11 +20,6 @@ def stat_fields(pid: int) -> list[str] | None:
     except OSError:
         return None
     return stat.rpartition(b")")[2].decode().split()
-
-
-def boot_id() -> str:
-    """Names this boot of the machine; pids and start times mean nothing across two of them."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def default_signals() -> None:

@@ -131,10 +131,11 @@ def test_the_listener_of_a_socket_is_known(tmp_path: Path) -> None:
         processes.peer_pid(path)
 
 
-def test_a_start_time_tells_a_pid_from_its_successor() -> None:
-    assert processes.start_time(os.getpid()) == processes.start_time(os.getpid())
-    assert processes.start_time(2**22) is None
-    assert len(processes.boot_id()) == 36
+def test_fields_of_a_process_whatever_it_calls_itself() -> None:
+    fields = processes.stat_fields(os.getpid())
+    assert fields
+    assert (fields[0], int(fields[1])) == ("R", os.getppid())
+    assert processes.stat_fields(2**22) is None
 
 
 def test_ignored_signals_act_again_in_what_we_start() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
-from csb_mcp.lib.text import plain_text
+from csb_mcp.decode import answers
 from csb_mcp.model import MAX_ROWS, KeysSent, TerminalView
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
@@ -40,7 +40,7 @@ def shown(view: TerminalView, sandbox: str) -> str:
 
 def _rows(view: TerminalView) -> list[str]:
     """Rows as lines; numbered only where some between them did not change."""
-    rows = [(number, plain_text(text).replace("\n", " ")) for number, text in view.rows]
+    rows = answers.rows(view)
     if view.changed_only:
         whole = rows[-1][0] - rows[0][0] + 1 == len(rows)
         return [text if whole else f"{number}| {text}" for number, text in rows]

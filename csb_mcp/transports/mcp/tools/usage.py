@@ -1,11 +1,11 @@
 """metrics."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
+from csb_mcp.decode import answers
 from csb_mcp.model import HostUsage, Sample, SandboxUsage
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import STRING, Definition, Json, answer, described, hints
@@ -16,10 +16,10 @@ _MAX_SAMPLES = 30
 
 async def _metrics(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
     metrics = await service.metrics(decode.optional_sandbox(arguments))
-    structured: Json = {"host": asdict(metrics.host)}
+    structured = answers.metrics(metrics)
+    del structured["history"]  # in rows it would cost ten times the tokens
     lines = [_host(metrics.host)]
     if metrics.sandbox is not None:
-        structured["sandbox"] = asdict(metrics.sandbox)
         lines.append(_sandbox(metrics.sandbox))
     if metrics.history:
         structured["history"] = _history(metrics.history)
