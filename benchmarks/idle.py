@@ -86,8 +86,8 @@ async def create_all(app: App, project: Path, number: int) -> list[Sandbox]:
     return made
 
 
-async def measure(base: Path, made: list[Sandbox]) -> dict[str, Part]:
-    """Each part's share, CPU over :data:`LOOK` seconds."""
+async def measure(base: Path, made: list[Sandbox]) -> tuple[dict[str, Part], float]:
+    """Each part's share, CPU over :data:`LOOK` seconds; and our own CPU in them, ms a second."""
     parts: dict[str, Part] = defaultdict(Part)
     for pid in processes(base, made):
         part = parts[part_of(pid)]
@@ -95,10 +95,12 @@ async def measure(base: Path, made: list[Sandbox]) -> dict[str, Part]:
         part.pss += pss(pid)
         part.pids.append(pid)
     before = {name: sum(map(ticks, part.pids)) for name, part in parts.items()}
+    used = time.process_time()
     await asyncio.sleep(LOOK)
+    used = time.process_time() - used
     for name, part in parts.items():
         part.ticks = sum(map(ticks, part.pids)) - before[name]
-    return parts
+    return parts, used / LOOK * 1000
 
 
 def report(parts: dict[str, Part], number: int) -> float:
@@ -133,9 +135,8 @@ async def main(number: int) -> int:
         made = await create_all(app, base / "projects/app", number)
         print(f"{number} sandboxes in {time.perf_counter() - began:.1f} s, {AT_ONCE} at once")
         await asyncio.sleep(SETTLE)
-        used = time.process_time()
-        whole = report(await measure(base, made), number)
-        daemon = (time.process_time() - used) / LOOK * 1000
+        parts, daemon = await measure(base, made)
+        whole = report(parts, number)
         grown = (pss(os.getpid()) - empty) / 1024
         print(f"daemon: {grown:.1f} MiB more than without, CPU {daemon:.1f} ms/s for all of them")
         print(f"limits: {dict(made[0].limits.enforced_by)}")

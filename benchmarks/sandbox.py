@@ -26,6 +26,7 @@ from csb_mcp.model import Sandbox, SandboxSpec, TerminalRegex
 
 ROUNDS = 15
 USER = 65533
+SETTLE = 2.0  # seconds until the window manager has come up, too
 PATIENCE = 20.0  # seconds for anything to appear
 PROMPT = TerminalRegex(r"\$ ?$")
 
@@ -77,16 +78,26 @@ class Floor:
         return path
 
     def _display_args(self, launchers: Launchers) -> tuple[str, list[str], list[str]]:
-        words = subprocess.run(
-            [
-                *(launchers.path("display"), "--x11-dir", self._base / "x11"),
-                *("--framebuffer-dir", self._base / "fb", "--ready-fifo", self._base / "ready"),
-                *("--xauthority", self._base / "xauth", "--geometry", "1280x800", "--print-args"),
-            ],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout.splitlines()
+        words = (
+            subprocess.run(
+                [
+                    *(launchers.path("display"), "--x11-dir", self._base / "x11"),
+                    *("--framebuffer-dir", self._base / "fb", "--ready-fifo", self._base / "ready"),
+                    *(
+                        "--xauthority",
+                        self._base / "xauth",
+                        "--geometry",
+                        "1280x800",
+                        "--print-args",
+                    ),
+                ],
+                capture_output=True,
+                check=True,
+                text=True,
+            )
+            .stdout.partition("\n\n")[0]
+            .splitlines()
+        )  # the rest is the window manager's
         while "/run/xkb" in words[2:]:  # the compiled keymap is our shortcut, not the isolation's
             del words[words.index("/run/xkb") - 2 : words.index("/run/xkb") + 7]
         split = words.index("--")
@@ -257,6 +268,7 @@ async def _line(app: App, sandbox: Sandbox, text: str) -> str:
 async def memory(app: App, base: Path, report: Report) -> None:
     """Our part of an idle sandbox with a shell."""
     made = [(await ours(app, base / "projects/app"))[1] for _ in range(10)]
+    await asyncio.sleep(SETTLE)
     total = 0
     for sandbox in made:
         root = peer_pid(base / "run" / sandbox.id / "tmux")
