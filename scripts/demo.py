@@ -1,7 +1,7 @@
 """A short story: a supervisor works with one sandbox, over the real protocol.
 
 Run by ``make demo``. Everything lies in a folder of its own, which is removed in the end; only the
-screenshot stays.
+screenshot stays, in ``build/demo.png`` or where an argument says.
 """
 
 import asyncio
@@ -89,10 +89,10 @@ async def story(supervisor: Supervisor, project: Path, picture: Path) -> None:
     await supervisor.call(
         "run_command",
         sandbox="demo",
-        command='chromium --window-size=1280,800 "file://$PWD/page.html"',
+        command='chromium "file://$PWD/page.html"',
         background=True,
     )
-    frame = re.search(r"frame ([\w-]+)", str(blank.content))
+    frame = re.search(r"frame ([^:]+):", str(blank.content))
     changed = [{"screen_changed": frame[1] if frame else ""}]
     await supervisor.call("wait", sandboxes=["demo"], until=changed, timeout=40)
     still = [{"screen_stable": 3}]
@@ -121,7 +121,8 @@ async def main() -> None:
     project = base / "projects/hello"
     project.mkdir(parents=True)
     (project / "make-page.sh").write_text(PAGE_SCRIPT)
-    picture = Path(__file__).resolve().parent.parent / "build/demo.png"
+    usual = Path(__file__).resolve().parent.parent / "build/demo.png"
+    picture = Path(sys.argv[1]).absolute() if sys.argv[1:] else usual
     environment = {
         "HOME": os.environ.get("HOME", "/"),
         "PATH": os.environ.get("PATH", os.defpath),
@@ -133,7 +134,10 @@ async def main() -> None:
     server = StdioServerParameters(command=str(command), args=["stdio"], env=environment)
     try:
         async with Client(stdio_client(server)) as client:
-            await story(Supervisor(client), project, picture)
+            try:
+                await story(Supervisor(client), project, picture)
+            finally:  # a story that breaks off leaves no sandbox either
+                await client.call_tool("delete", {"sandbox": "demo"})
     finally:
         end_daemon(base / "state/daemon.lock")
         shutil.rmtree(base, ignore_errors=True)
