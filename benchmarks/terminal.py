@@ -138,7 +138,7 @@ async def terminal_in(base: Path) -> AsyncGenerator[TmuxTerminal]:
     payload = Launch(("/bin/sh", "-c", f"cat <>{base}/fifo & {SCREEN}"))
     loop = asyncio.get_running_loop()
     terminal = await TmuxTerminals().start(
-        folders, payload, Launch(("/bin/sleep", "1000")), loop.time() + 10
+        folders, payload, {"display": Launch(("/bin/sleep", "1000"))}, loop.time() + 10
     )
     try:
         await settle(terminal)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from csb_mcp.config import Settings
+from csb_mcp.host.attack.prober import InsideProber
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
 from csb_mcp.host.display.xvfb import XvfbDisplays
 from csb_mcp.host.keeper import DiskKeeper
 from csb_mcp.host.launchers import Launchers, find_tool
 from csb_mcp.host.limits.ladder import HostLimiter
 from csb_mcp.host.metrics import PsutilMeter
+from csb_mcp.host.network.gates import HostGates
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.host.watcher import InotifyWatcher
@@ -44,6 +46,8 @@ async def build(settings: Settings) -> App:
         limiter=HostLimiter(settings),
         keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),
         watcher=InotifyWatcher(),
+        gates=HostGates(settings, launchers.path),
+        prober=InsideProber(),
     )
     store = await SqliteStore.open(settings.state_dir / "store.db")
     service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))

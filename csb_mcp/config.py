@@ -10,15 +10,40 @@ import os
 import pwd
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 from csb_mcp.errors import HostUnable, InvalidInput
+from csb_mcp.lib.hosts import normal_host, normal_pattern
 from csb_mcp.lib.units import parse_duration, parse_size
 
 PREFIX = "CSB_MCP_"
 NETWORKS = ("none", "allowlist", "full", "host")  # from the narrowest to the widest
+
+
+FORWARDS = (
+    *("git", "ssh-agent", "gh", "nix-daemon", "dbus"),
+    *("gpu", "audio", "wayland", "display"),
+)
+"""All that can be let into a sandbox from the host, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """One secret that the egress proxy puts into requests to ``host`` (one name, port 443).
+
+    ``variable``: the environment variable inside that has its placeholder. The value is read when
+    a sandbox starts, from ``file`` or from the daemon's own environment variable ``environment``;
+    exactly one is given. ``authorities``: a file of certificates (PEM) to trust for that host,
+    instead of the system's.
+    """
+
+    host: str
+    variable: str
+    file: Path | None = None
+    environment: str | None = None
+    authorities: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +58,10 @@ class Settings:
     ``idle_exit``: a daemon that was started by ``csb-mcp stdio`` ends after so long without
     sandboxes and clients. ``disk_reserve``: with fewer bytes free on the disk of the state folder,
     sandboxes that write are paused. ``cgroup_parent``: a folder of cgroup v2 that was given to us,
-    where none is found by itself. ``bwrap`` ...: absolute paths of programs, where they are not to
-    be looked for in the usual places.
+    where none is found by itself. ``egress_hosts``: hosts that may be allowed at all (``*``: any).
+    ``forward``: what of the host sandboxes may be given if they ask for it. ``secrets``: by name,
+    what the egress proxy may put into requests. ``bwrap`` ...: absolute paths of programs, where
+    they are not to be looked for in the usual places.
     """
 
     state_dir: Path
@@ -49,10 +76,15 @@ class Settings:
     idle_exit: float = 600.0
     disk_reserve: int = 512 * 1024**2
     cgroup_parent: Path | None = None
+    egress_hosts: tuple[str, ...] = ("*",)
+    forward: tuple[str, ...] = ()
+    secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     bwrap: Path | None = None
     tmux: Path | None = None
     xvfb: Path | None = None
     chromium: Path | None = None
+    pasta: Path | None = None
+    nft: Path | None = None
 
     @property
     def mcp_socket(self) -> Path:
@@ -186,6 +218,45 @@ def _whole(value: object) -> int:
     return number
 
 
+def _words(value: object) -> tuple[str, ...]:
+    parts = value.split(":") if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        raise ValueError("must be a list of words")  # noqa: TRY004  _convert names the setting
+    return tuple(_text(part) for part in cast("list[object]", parts))
+
+
+def _forwards(value: object) -> tuple[str, ...]:
+    names = _words(value)
+    if unknown := [name for name in names if name not in FORWARDS]:
+        raise ValueError(f"{unknown[0]} is none of " + ", ".join(FORWARDS))
+    return names
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    # With commas between, as a colon goes before a port.
+    names = _words(value.split(",") if isinstance(value, str) else value)
+    return tuple(name if name == "*" else normal_pattern(name) for name in names)
+
+
+def _secrets(value: object) -> dict[str, Secret]:
+    if not isinstance(value, dict):
+        raise ValueError("must be tables: [secrets.NAME] in the settings file")  # noqa: TRY004
+    tables = cast("dict[str, object]", value)
+    return {name: _secret(name, table) for name, table in tables.items()}
+
+
+def _secret(name: str, table: object) -> Secret:
+    known = {"host": normal_host, "variable": _text, "environment": _text}
+    known |= {"file": _path, "authorities": _path}
+    values = cast("dict[str, object]", table) if isinstance(table, dict) else {}
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{name}: {unknown[0]} is none of " + ", ".join(known))
+    found: dict[str, Any] = {key: known[key](item) for key, item in values.items()}
+    if not {"host", "variable"} <= set(found) or ("file" in found) == ("environment" in found):
+        raise ValueError(f"{name} needs host, variable, and either file or environment")
+    return Secret(**found)
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("must be a non-empty string")
@@ -198,9 +269,12 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     "uid_base": _whole,
     "disk_reserve": parse_size,
     "project_roots": _paths,
+    "egress_hosts": _hosts,
+    "forward": _forwards,
+    "secrets": _secrets,
     **dict.fromkeys(("create_timeout", "stop_timeout", "idle_exit"), parse_duration),
     **dict.fromkeys(("state_dir", "runtime_dir", "cgroup_parent"), _path),
-    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium"), _path),
+    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium", "pasta", "nft"), _path),
 }
 SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)
 """Names of all settings, in the order in which they are documented."""

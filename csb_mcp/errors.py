@@ -14,6 +14,7 @@
     ├── SandboxEnded       the sandbox ended while, or before, the call ran
     ├── HelperFailed       the helper inside was killed or could not do its work
     ├── DisplayFailed      the display did not give a picture
+    ├── EgressFailed       the egress proxy went away; the way out is closed until it is back
     ├── TerminalFailed     tmux refused a command or went away
     └── StoreUnusable      the state on disk is unreadable or newer than this program
 
@@ -128,6 +129,12 @@ class DisplayFailed(CsbError):
     """The display gave no usable picture or did not answer."""
 
     code = "display_failed"
+
+
+class EgressFailed(CsbError):
+    """The egress proxy did not answer, or went away. Until it is back, nothing gets out."""
+
+    code = "egress_failed"
 
 
 class TerminalFailed(CsbError):

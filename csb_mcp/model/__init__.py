@@ -12,12 +12,21 @@ from csb_mcp.model.bounds import (
     MAX_TEXT,
     MAX_WAIT,
 )
+from csb_mcp.model.egress import (
+    Ask,
+    Connection,
+    Egress,
+    EgressRequest,
+    TriedHost,
+    Verdict,
+)
 from csb_mcp.model.event import (
     Event,
 )
 from csb_mcp.model.folders import (
     Folders,
 )
+from csb_mcp.model.presets import PRESETS, resolved
 from csb_mcp.model.sandbox import (
     AgentState,
     Launch,
@@ -50,8 +59,14 @@ from csb_mcp.model.usage import (
     Sample,
     SandboxUsage,
 )
+from csb_mcp.model.verification import (
+    Outcome,
+    Probe,
+    Verification,
+)
 from csb_mcp.model.waiting import (
     Condition,
+    EgressAsked,
     Exited,
     FileExists,
     Match,
@@ -72,10 +87,16 @@ __all__ = [
     "MAX_ROWS",
     "MAX_TEXT",
     "MAX_WAIT",
+    "PRESETS",
     "AgentState",
+    "Ask",
     "BackgroundCommand",
     "CommandResult",
     "Condition",
+    "Connection",
+    "Egress",
+    "EgressAsked",
+    "EgressRequest",
     "Event",
     "Exited",
     "FileExists",
@@ -90,8 +111,10 @@ __all__ = [
     "LogPart",
     "Match",
     "Metrics",
+    "Outcome",
     "Point",
     "PortOpen",
+    "Probe",
     "Problem",
     "Region",
     "Rows",
@@ -107,5 +130,9 @@ __all__ = [
     "TerminalRegex",
     "TerminalText",
     "TerminalView",
+    "TriedHost",
+    "Verdict",
+    "Verification",
     "WaitResult",
+    "resolved",
 ]

@@ -9,8 +9,8 @@ class Folders:
     """Where the pieces of one sandbox lie on the host. Nothing of a sandbox lies elsewhere.
 
     ``runtime`` (tmpfs, short path) dies with the sandbox; ``state`` (disk) stays until delete. Both
-    are 0700 and belong to the uid that the sandbox's tree runs as. Of ``runtime`` only ``x11`` and
-    ``exec`` are seen inside, read-only; of ``state`` only ``home``, read-write.
+    are 0700 and belong to the uid that the sandbox's tree runs as. Of ``runtime`` only ``x11``,
+    ``exec`` and ``egress`` are seen inside, read-only; of ``state`` only ``home``, read-write.
     """
 
     runtime: Path
@@ -65,6 +65,26 @@ class Folders:
     def environment(self) -> Path:
         """NUL-separated KEY=VALUE pairs for the payload, read by the launcher."""
         return self.runtime / "environment"
+
+    @property
+    def egress(self) -> Path:
+        """Holds ``door.sock``, the proxy's; bound inside at /run/csb/egress."""
+        return self.runtime / "egress"
+
+    @property
+    def gate(self) -> Path:
+        """Holds ``control.sock``, the daemon's way to the proxy, and keys; never seen inside."""
+        return self.runtime / "gate"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate (PEM) of the sandbox's own authority, if it has one; trusted inside."""
+        return self.gate / "authority.pem"
+
+    @property
+    def connections(self) -> Path:
+        """Folder of the proxy's log: ``log``, one JSON object a line, and ``log.1`` before it."""
+        return self.state / "connections"
 
     @property
     def home(self) -> Path:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from csb_mcp.model.bounds import DEFAULT_MEMORY, DEFAULT_PIDS
+from csb_mcp.model.egress import EgressRequest
 from csb_mcp.model.screen import DEFAULT_GEOMETRY, Geometry
 
 
@@ -40,6 +41,9 @@ class SandboxSpec:
     wall-clock seconds from creation, ``idle_timeout`` seconds without output, input or a running
     command. None: no limit. ``command`` is the argument vector that ``agent="command"`` runs.
     ``env`` is added to the payload's environment; it never appears in an argument vector.
+    ``allow_hosts`` are hosts as :mod:`csb_mcp.model.egress` writes them, or names of presets;
+    ``secrets`` are names of the settings' secrets, ``forward`` of what is let in from the host.
+    ``verify``: attack it before it is given out, and take it back if an attack succeeds.
     """
 
     project_dir: Path
@@ -57,6 +61,10 @@ class SandboxSpec:
     ttl: float | None = None
     idle_timeout: float | None = None
     env: Mapping[str, str] = field(default_factory=dict[str, str])
+    allow_hosts: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
+    verify: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,8 @@ class Sandbox:
     person. ``exit_status`` is the payload's own (128 + n for a signal n), if it ended by itself.
     ``unguarded`` are the protected paths (relative to the project) that did not exist at the start
     and so could not be bound read-only; ``warnings`` tell, among others, when one of them appears.
+    ``allowed_hosts`` and ``denied_hosts`` are the egress rules in force, presets by their names;
+    ``pending`` are hosts that it asked for and that nobody has answered for.
     """
 
     id: str
@@ -91,6 +101,9 @@ class Sandbox:
     attach: str = ""
     unguarded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    denied_hosts: tuple[str, ...] = ()
+    pending: tuple[EgressRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

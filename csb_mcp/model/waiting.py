@@ -58,6 +58,11 @@ class PortOpen:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class EgressAsked:
+    """A host was asked for that no rule names, and nobody has answered yet."""
+
+
 Condition = (
     TerminalText
     | TerminalRegex
@@ -67,6 +72,7 @@ Condition = (
     | Exited
     | FileExists
     | PortOpen
+    | EgressAsked
 )
 
 

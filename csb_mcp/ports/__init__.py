@@ -6,23 +6,30 @@ methods may raise :class:`~csb_mcp.errors.CsbError` subclasses only; anything el
 
 from csb_mcp.ports.backend import Backend, Helper
 from csb_mcp.ports.display import Display, Displays
+from csb_mcp.ports.egress import ClientOf, Gate, Gates, WayOut
 from csb_mcp.ports.limits import Enclosure, Limiter, Meter
 from csb_mcp.ports.service import SandboxService
 from csb_mcp.ports.storage import Keeper, Store, Watcher
 from csb_mcp.ports.terminal import Terminal, Terminals
+from csb_mcp.ports.verification import Prober
 
 __all__ = [
     "Backend",
+    "ClientOf",
     "Display",
     "Displays",
     "Enclosure",
+    "Gate",
+    "Gates",
     "Helper",
     "Keeper",
     "Limiter",
     "Meter",
+    "Prober",
     "SandboxService",
     "Store",
     "Terminal",
     "Terminals",
     "Watcher",
+    "WayOut",
 ]

@@ -60,6 +60,20 @@ class Helper(Protocol):
         """Whether a TCP socket inside listens on ``port``; read from outside."""
         ...
 
+    def client_of(self, port: int) -> str | None:
+        """Name of the program inside whose TCP connection has this local port; read from outside.
+
+        The sandbox's word: a program names itself as it likes.
+        """
+        ...
+
+    async def open_way_out(self) -> None:
+        """Make the listener inside anew and hand it to the egress proxy, after that was restarted.
+
+        Raises HelperFailed, SandboxEnded.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the channel. The sandbox goes on. Idempotent."""
         ...
@@ -92,9 +106,16 @@ class Backend(Protocol):
         """Protected paths of ``project`` (relative) that do not exist, so cannot be guarded."""
         ...
 
-    async def prepare(self, sandbox: Sandbox, folders: Folders, project_fd: int) -> Launch:
+    async def prepare(
+        self,
+        sandbox: Sandbox,
+        folders: Folders,
+        project_fd: int,
+        environment: Mapping[str, str],
+    ) -> Launch:
         """Fill ``folders`` (FIFOs, home, environment) and say how to start the payload's tree.
 
+        ``environment`` is added to what the spec asks for: the way out's, which must be there.
         ``project_fd`` is an open O_PATH descriptor of the folder that policy checked; it stays
         the caller's and stays open until create is done.
         """

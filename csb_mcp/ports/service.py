@@ -7,6 +7,7 @@ from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
     Condition,
+    Egress,
     Event,
     KeysSent,
     LogPart,
@@ -19,6 +20,7 @@ from csb_mcp.model import (
     SandboxState,
     Screenshot,
     TerminalView,
+    Verification,
     WaitResult,
 )
 
@@ -154,6 +156,26 @@ class SandboxService(Protocol):
         to come true once in every sandbox. ``cursor``: terminal text is looked for in rows that
         changed since; without one, on the present screen first.
         """
+        ...
+
+    async def egress(self, sandbox: str) -> Egress:
+        """Its way out: rules, what waits for an answer, and what it tried. Of ended ones, too."""
+        ...
+
+    async def allow_host(self, sandbox: str, host: str, *, once: bool) -> Egress:
+        """Let it reach ``host`` (or a preset's hosts): for one connection, or from now on.
+
+        Answers what was pending for that host. Raises InvalidInput, Forbidden (the settings'
+        ``egress_hosts``), Conflict (its network is not ``allowlist``), SandboxEnded, EgressFailed.
+        """
+        ...
+
+    async def deny_host(self, sandbox: str, host: str) -> Egress:
+        """Refuse ``host`` without asking again; open connections to it are cut. Raises as above."""
+        ...
+
+    async def verify_isolation(self, sandbox: str) -> Verification:
+        """Attack it from inside and tell what held. Takes seconds. Raises as run_command."""
         ...
 
     async def metrics(self, sandbox: str | None) -> Metrics:

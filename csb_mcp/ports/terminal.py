@@ -1,6 +1,6 @@
 """A terminal, the root of a sandbox's tree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from csb_mcp.lib.pulse import Pulse
@@ -8,7 +8,10 @@ from csb_mcp.model import Folders, Launch, Problem, Rows
 
 
 class Terminal(Protocol):
-    """One tmux server with the payload's pane and the display's; the root of a sandbox's tree."""
+    """One tmux server with the payload's pane and what runs beside it; a sandbox tree's root.
+
+    What runs beside the payload has a name: ``display``, and ``egress`` where there is a proxy.
+    """
 
     @property
     def server_pid(self) -> int:
@@ -54,8 +57,15 @@ class Terminal(Protocol):
         """
         ...
 
-    async def display_error(self) -> str | None:
-        """What the display's pane printed, if its program has ended; None while it runs."""
+    async def error_beside(self, name: str) -> str | None:
+        """What the program ``name`` printed, if it has ended; None while it runs."""
+        ...
+
+    async def restart_beside(self, name: str) -> None:
+        """Start the program ``name`` anew, as it was started; one that runs is ended first.
+
+        Raises TerminalFailed.
+        """
         ...
 
     async def close(self) -> None:
@@ -78,9 +88,12 @@ class Terminals(Protocol):
         ...
 
     async def start(
-        self, folders: Folders, payload: Launch, display: Launch, deadline: float
+        self, folders: Folders, payload: Launch, beside: Mapping[str, Launch], deadline: float
     ) -> Terminal:
-        """Start tmux with both panes, lifeline held. Raises TerminalFailed, DeadlineExceeded."""
+        """Start tmux with all panes, lifeline held. Raises TerminalFailed, DeadlineExceeded.
+
+        ``beside``: what runs beside the payload, by name; of it only ``argv`` counts.
+        """
         ...
 
     async def adopt(self, folders: Folders, deadline: float) -> Terminal | None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from typing import NoReturn, cast
 
 from csb_mcp.errors import CreateFailed, CsbError
-from csb_mcp.model import Folders, Launch, Problem, Sandbox
+from csb_mcp.model import Folders, Launch, Problem, Sandbox, resolved
 from csb_mcp.ports import (
     Backend,
     Display,
     Displays,
     Enclosure,
+    Gate,
+    Gates,
     Helper,
     Keeper,
     Limiter,
+    Prober,
     Terminal,
     Terminals,
     Watcher,
@@ -27,7 +30,7 @@ from csb_mcp.service.registry import Live
 _log = logging.getLogger(__name__)
 _UNDO_SECONDS = 10.0
 _KILL_SECONDS = 0.5
-_DISPLAY_LOOK_SECONDS = 0.1
+_BESIDE_LOOK_SECONDS = 0.1
 _LAST_WORDS = 12  # lines of the launcher's in an error
 
 
@@ -41,10 +44,12 @@ class Pieces:
     limiter: Limiter
     keeper: Keeper
     watcher: Watcher
+    gates: Gates
+    prober: Prober
 
     def problems(self) -> Sequence[Problem]:
         """What this host lacks, piece by piece. Starts short processes."""
-        pieces = (*self.backends.values(), self.displays, self.terminals, self.limiter)
+        pieces = (*self.backends.values(), self.displays, self.terminals, self.limiter, self.gates)
         return [problem for piece in pieces for problem in piece.problems()]
 
 
@@ -63,6 +68,7 @@ class Creation:
         self._folders: Folders = pieces.keeper.folders(sandbox.id)
         self._display: Display | None = None
         self._helper: Helper | None = None
+        self._gate: Gate | None = None
         self.stage = "folders"
         self.terminal: Terminal | None = None
         self.enclosure: Enclosure | None = None
@@ -75,14 +81,18 @@ class Creation:
             self.stage = "prepare"
             spec = self._sandbox.spec
             self.enclosure = await self._pieces.limiter.make(self._sandbox)
-            payload = await self._backend.prepare(self._sandbox, self._folders, project.fd)
+            way = await self._pieces.gates.prepare(self._sandbox, self._folders)
+            payload = await self._backend.prepare(
+                self._sandbox, self._folders, project.fd, way.environment
+            )
             screen = await self._pieces.displays.prepare(self._folders, spec.geometry, gl=spec.gl)
+            beside = {"display": screen} | ({"egress": way.proxy} if way.proxy else {})
             self.stage = "terminal"
             self.terminal = await self._pieces.terminals.start(
-                self._folders, _enclosed(payload, self.enclosure), screen, deadline
+                self._folders, _enclosed(payload, self.enclosure), beside, deadline
             )
             self.stage = "display and launcher"
-            await self._answers(self.terminal, deadline)
+            await self._answers(self.terminal, beside, deadline)
             return Live(
                 id=self._sandbox.id,
                 folders=self._folders,
@@ -90,19 +100,22 @@ class Creation:
                 display=self._display,
                 helper=self._helper,
                 enclosure=self.enclosure,
+                gate=self._gate,
             )
 
-    async def _answers(self, terminal: Terminal, deadline: float) -> None:
-        """Display and helper, side by side; at once an error if either's program ends instead."""
+    async def _answers(
+        self, terminal: Terminal, beside: Mapping[str, Launch], deadline: float
+    ) -> None:
+        """All that was started, side by side; at once an error if one's program ends instead."""
         async with asyncio.TaskGroup() as group:
-            watches = (
-                group.create_task(self._launcher_ended(terminal)),
-                group.create_task(self._display_ended(terminal)),
-            )
+            watches = [group.create_task(self._launcher_ended(terminal))]
+            watches += [group.create_task(self._ended_beside(terminal, name)) for name in beside]
             connects = {
                 group.create_task(self._connect_display(deadline)),
                 group.create_task(self._connect_helper(terminal, deadline)),
             }
+            if "egress" in beside:
+                connects.add(group.create_task(self._connect_gate(deadline)))
             await asyncio.wait(connects)
             for watch in watches:
                 watch.cancel()
@@ -116,6 +129,17 @@ class Creation:
     async def _connect_helper(self, terminal: Terminal, deadline: float) -> None:
         with self._in_stage("launcher"):
             self._helper = await self._backend.connect(self._folders, terminal.pane_pid, deadline)
+
+    async def _connect_gate(self, deadline: float) -> None:
+        """With its rules in force: what the payload asks for first is allowed already."""
+        with self._in_stage("egress"):
+            self._gate = await self._pieces.gates.connect(
+                self._sandbox, self._folders, self._client_of, deadline
+            )
+            await self._gate.rule(resolved(self._sandbox.allowed_hosts), ())
+
+    def _client_of(self, port: int) -> str | None:
+        return self._helper.client_of(port) if self._helper else None
 
     @contextlib.contextmanager
     def _in_stage(self, stage: str) -> Generator[None]:
@@ -135,12 +159,12 @@ class Creation:
             hint="csb-mcp doctor shows what this host lacks",
         )
 
-    async def _display_ended(self, terminal: Terminal) -> NoReturn:
-        while (words := await terminal.display_error()) is None:
-            await asyncio.sleep(_DISPLAY_LOOK_SECONDS)
+    async def _ended_beside(self, terminal: Terminal, name: str) -> NoReturn:
+        while (words := await terminal.error_beside(name)) is None:
+            await asyncio.sleep(_BESIDE_LOOK_SECONDS)
         raise CreateFailed(
-            f"the display ended: {words.strip() or 'it said nothing'}",
-            stage="display",
+            f"its {name} ended: {words.strip() or 'it said nothing'}",
+            stage=name,
             hint="csb-mcp doctor shows what this host lacks",
         )
 
@@ -153,6 +177,8 @@ class Creation:
                 terminal = await self._pieces.terminals.adopt(self._folders, deadline)
         if self._helper is not None:
             self._helper.close()
+        if self._gate is not None:
+            self._gate.close()
         if self._display is not None:
             await self._display.close()
         if terminal is not None:

@@ -19,7 +19,7 @@ from csb_mcp.errors import (
     SandboxEnded,
 )
 from csb_mcp.model import Folders, Sandbox, SandboxState
-from csb_mcp.ports import Display, Enclosure, Helper, Store, Terminal
+from csb_mcp.ports import Display, Enclosure, Gate, Helper, Store, Terminal
 from csb_mcp.service.history import History
 
 _log = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ class Live:
     """The running pieces of one sandbox. Made when it is up, closed when it has ended.
 
     ``display`` or ``helper`` is None if it did not answer when a restarted daemon adopted the
-    sandbox. ``ending``: it is on its way down, and what fails now fails because of that. ``ended``
-    is set once nothing runs any more; ``last_rows`` is then what the terminal showed.
+    sandbox; ``gate``, if its network has no proxy, or while that is away. ``ending``: it is on its
+    way down, and what fails now fails because of that. ``ended`` is set once nothing runs any more;
+    ``last_rows`` is then what the terminal showed.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Live:
     display: Display | None
     helper: Helper | None
     enclosure: Enclosure
+    gate: Gate | None = None
     ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     last_rows: tuple[str, ...] = ()
@@ -96,6 +98,8 @@ class Live:
             self.helper.close()
         if self.display is not None:
             await self.display.close()
+        if self.gate is not None:
+            self.gate.close()
         await self.terminal.close()
         self.enclosure.close()
 

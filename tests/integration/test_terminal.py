@@ -54,7 +54,9 @@ class Bench:
     ) -> TmuxTerminal:
         payload = Launch(argv or ("/bin/sh", "-c", "exec cat"), prefix)
         deadline = loop_time() + SECONDS
-        terminal = await self.terminals.start(self.folders(name), payload, display, deadline)
+        terminal = await self.terminals.start(
+            self.folders(name), payload, {"display": display}, deadline
+        )
         self.made.append(terminal)
         return terminal
 
@@ -171,7 +173,7 @@ async def test_a_prefix_that_fails_is_told_with_its_words_and_leaves_nothing(ben
 async def test_a_prefix_that_hangs_is_ended_at_the_deadline(bench: Bench) -> None:
     payload = Launch(("/bin/true", "x"), ("/bin/sh", "-c", "exec sleep 1000", "sh"))
     with pytest.raises(DeadlineExceeded):
-        await bench.terminals.start(bench.folders(), payload, IDLE, loop_time() + 0.3)
+        await bench.terminals.start(bench.folders(), payload, {"display": IDLE}, loop_time() + 0.3)
     assert not runs(bench.folders())
 
 
@@ -458,11 +460,11 @@ async def test_a_display_that_ended_tells_what_it_said(bench: Bench) -> None:
     broken = Launch(("/bin/sh", "-c", "echo cannot open :0; exit 1"))
     terminal = await bench.start(display=broken)
     async with asyncio.timeout(SECONDS):
-        while (said := await terminal.display_error()) is None:
+        while (said := await terminal.error_beside("display")) is None:
             await asyncio.sleep(0.005)
     assert said == "cannot open :0"
     other = await bench.start(name="b")
-    assert await other.display_error() is None
+    assert await other.error_beside("display") is None
 
 
 STUBBORN = (

@@ -170,7 +170,7 @@ async def launched(
         os.chown(path, uid, uid)
     fd = os.open(project, os.O_PATH)
     try:
-        launch = await host.backend.prepare(sandbox, folders, fd)
+        launch = await host.backend.prepare(sandbox, folders, fd, {})
         by_descriptor = f"/proc/{os.getpid()}/fd/{fd}"
         argv = [
             str(project) if word == by_descriptor and not held else word for word in launch.argv

@@ -79,11 +79,17 @@ class BubblewrapBackend:
         """See ``ports.Backend.unguarded``."""
         return [path for path in protected_paths() if not os.path.lexists(project / path)]
 
-    async def prepare(self, sandbox: Sandbox, folders: Folders, project_fd: int) -> Launch:
+    async def prepare(
+        self,
+        sandbox: Sandbox,
+        folders: Folders,
+        project_fd: int,
+        environment: Mapping[str, str],
+    ) -> Launch:
         """See ``ports.Backend.prepare``. Raises InvalidInput (env), HostUnable."""
-        environment = _environment(sandbox.spec.env)
+        pairs = _environment({**sandbox.spec.env, **environment})
         try:
-            self._fill(folders, sandbox.uid, environment)
+            self._fill(folders, sandbox.uid, pairs)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         held = f"/proc/{os.getpid()}/fd/{project_fd}"

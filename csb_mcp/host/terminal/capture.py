@@ -38,7 +38,7 @@ class Pane:
 
 
 async def list_panes(control: Control) -> dict[str, Pane]:
-    """Both panes by their session's name. Raises TerminalFailed."""
+    """All panes by their session's name. Raises TerminalFailed."""
     state = "#{pane_dead} #{pane_dead_status},#{pane_dead_signal}"
     form = f"#{{session_name}} #{{pane_id}} #{{pane_pid}} {state}"
     (lines,) = await control.request([f"list-panes -a -F '{form}'"])

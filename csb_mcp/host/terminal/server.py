@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from csb_mcp.errors import InvalidInput
@@ -50,9 +50,9 @@ _BINDINGS = (
 
 
 def start_argv(
-    tmux: Path, dd: Path, folders: Folders, payload: Launch, display: Launch
+    tmux: Path, dd: Path, folders: Folders, payload: Launch, beside: Mapping[str, Launch]
 ) -> list[str]:
-    """The command that starts the server and both panes, and is our control client from then on.
+    """The command that starts the server and all panes, and is our control client from then on.
 
     Raises InvalidInput if the programs' arguments are too long for tmux.
     """
@@ -60,7 +60,10 @@ def start_argv(
         *(("set-option", *option) for option in _OPTIONS),
         *_BINDINGS,
         # First, for everything else is ready before an X server is.
-        ("new-session", "-d", *_session("display"), *_program(display.argv)),
+        *(
+            ("new-session", "-d", *_session(name), *_program(launch.argv))
+            for name, launch in beside.items()
+        ),
         ("new-session", "-f", CLIENT_FLAGS, *_session("main"), *_program(payload.argv)),
         # In the same go, so before the server reads the pane's first byte.
         ("pipe-pane", "-t", "=main:", writer_command(dd, folders.log)),

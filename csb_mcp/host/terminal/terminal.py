@@ -38,19 +38,18 @@ class TmuxTerminal:
         text: RowText,
         wake: Wake,
     ) -> None:
-        main, display = panes["main"], panes["display"]
+        main = panes["main"]
         self._control = control
         self._text = text
         self._wake = wake
         self._main = main
-        self._display = display
+        self._beside = {name: pane.id for name, pane in panes.items() if pane is not main}
         # One whose status is known was waited for: its pid may be another's by now. Nor is tmux's
         # word taken for it: it is below a hostile payload, and these will be killed, by root maybe.
-        own = {pane.pid for pane in (main, display) if pane.status is None}
+        own = {pane.pid for pane in panes.values() if pane.status is None}
         own &= set(children(server.pid))
         self._payload = hold([main.pid] if main.pid in own else [])
-        displays = hold([display.pid] if display.pid in own else [])
-        self._tree = Tree(server, [*self._payload, *displays])
+        self._tree = Tree(server, [*self._payload, *hold(sorted(own - {main.pid}))])
         self._screen = Screen(text)
         self._looking = asyncio.Lock()
         self._ending = asyncio.Lock()
@@ -121,12 +120,17 @@ class TmuxTerminal:
             raise TerminalFailed("tmux does not tell how the program ended")
         return pane.status
 
-    async def display_error(self) -> str | None:
+    async def error_beside(self, name: str) -> str | None:
         """See the port."""
-        (dead, *_), rows = await capture(
-            self._control, self._display.id, ERROR_REACH, "#{pane_dead}"
-        )
+        pane = self._beside[name]
+        (dead, *_), rows = await capture(self._control, pane, ERROR_REACH, "#{pane_dead}")
         return "\n".join(filter(None, map(self._text, rows))) if dead else None
+
+    async def restart_beside(self, name: str) -> None:
+        """See the port."""
+        if name not in self._beside:
+            raise TerminalFailed(f"nothing named {name} runs beside the payload")
+        await self._control.request([f"respawn-pane -k -t {self._beside[name]}"])
 
     async def close(self) -> None:
         """See the port."""

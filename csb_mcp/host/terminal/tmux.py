@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -59,10 +59,10 @@ class TmuxTerminals:
         return tuple(found)
 
     async def start(
-        self, folders: Folders, payload: Launch, display: Launch, deadline: float
+        self, folders: Folders, payload: Launch, beside: Mapping[str, Launch], deadline: float
     ) -> TmuxTerminal:
         """See the port. InvalidInput if the programs' arguments are too long for tmux."""
-        argv = start_argv(self._tmux, self._dd, folders, payload, display)
+        argv = start_argv(self._tmux, self._dd, folders, payload, beside)
         lifeline = _lifeline(folders)
         try:
             return await self._start(argv, lifeline, folders, deadline)
@@ -120,8 +120,8 @@ class TmuxTerminals:
             raise DeadlineExceeded("tmux did not start in time", hint=hint) from error
         except TerminalFailed as error:
             raise TerminalFailed(error.message, hint=control.complaints() or error.hint) from error
-        if panes.keys() != {"main", "display"}:
-            raise TerminalFailed(f"tmux did not make both panes: {control.trouble()}")
+        if not panes.keys() >= {"main", "display"}:
+            raise TerminalFailed(f"tmux did not make its panes: {control.trouble()}")
         wake = Wake(self._log_folders, folders.log)
         try:
             server = ProcessHandle(peer_pid(folders.tmux_socket))

@@ -26,6 +26,7 @@ _STATUS: Mapping[type[CsbError], HTTPStatus] = {
     errors.SandboxEnded: HTTPStatus.CONFLICT,
     errors.HelperFailed: HTTPStatus.BAD_GATEWAY,
     errors.DisplayFailed: HTTPStatus.BAD_GATEWAY,
+    errors.EgressFailed: HTTPStatus.BAD_GATEWAY,
     errors.TerminalFailed: HTTPStatus.BAD_GATEWAY,
     errors.StoreUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -41,6 +42,7 @@ TITLES: Mapping[str, str] = {
     "sandbox_ended": "The sandbox has ended",
     "helper_failed": "The helper inside could not do it",
     "display_failed": "The display did not answer well",
+    "egress_failed": "The egress proxy did not answer; nothing gets out until it is back",
     "terminal_failed": "The terminal did not answer well",
     "store_unusable": "The state on disk cannot be read",
     "no_such_route": "Nothing answers at this path",

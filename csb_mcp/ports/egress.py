@@ -1,0 +1,77 @@
+"""The way out of a sandbox: its egress proxy, a process of its own beside it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from csb_mcp.model import Ask, Connection, Folders, Launch, Problem, Sandbox
+
+ClientOf = Callable[[int], str | None]
+"""The program inside that a TCP port of the sandbox's loopback belongs to, if it can be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """What a network mode needs beside the payload.
+
+    ``proxy`` is started beside it (None: this mode has none). ``environment`` goes to the payload:
+    placeholders of secrets, never a secret.
+    """
+
+    proxy: Launch | None = None
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Gate(Protocol):
+    """The daemon's end of one proxy. Every call raises EgressFailed once the proxy has gone."""
+
+    async def rule(self, allowed: Sequence[str], denied: Sequence[str]) -> None:
+        """Replace the rules: presets resolved by the caller, a denial wins. In force on return.
+
+        Connections that the new rules would not allow are cut.
+        """
+        ...
+
+    async def allow_once(self, host: str, port: int) -> None:
+        """Let one connection through, within ten minutes."""
+        ...
+
+    async def asks(self) -> Sequence[Ask]:
+        """Wait until hosts were asked for that no rule names; those since the last call.
+
+        After a connect, first those that the proxy remembers (at most 256 names).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go. The proxy goes on with the rules that it has. Idempotent."""
+        ...
+
+
+class Gates(Protocol):
+    """Makes ways out."""
+
+    def problems(self) -> Sequence[Problem]:
+        """What this host lacks for a network other than none (none of it fatal)."""
+        ...
+
+    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
+        """Fill ``folders.egress``, ``folders.gate`` and ``folders.connections`` as needed.
+
+        Raises HostUnable (a tool is missing for this mode; a secret cannot be read), InvalidInput
+        (a secret that the settings do not name).
+        """
+        ...
+
+    async def connect(
+        self, sandbox: Sandbox, folders: Folders, client_of: ClientOf, deadline: float
+    ) -> Gate:
+        """Connect to the proxy by ``deadline`` (loop time) and give it its secrets. Also adopts.
+
+        It allows nothing until :meth:`Gate.rule`. Raises EgressFailed, DeadlineExceeded.
+        """
+        ...
+
+    def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
+        """The last ``limit`` lines of the log, oldest first; of an ended sandbox, too."""
+        ...
