@@ -80,7 +80,8 @@ class TmuxTerminal:
 
     async def send(self, text: str | None, keys: Sequence[str], *, paste: bool = False) -> None:
         """See the port. InvalidInput also for text with control characters or above 256 KiB."""
-        lines = typing_lines(self._main.id, check_text(text or ""), parse_keys(keys), paste=paste)
+        text = check_text(text) if text else ""
+        lines = typing_lines(self._main.id, text, parse_keys(keys), paste=paste)
         # All are on their way before anything is awaited, so two senders never mix.
         for answer in [self._control.request(line) for line in lines]:
             await answer
