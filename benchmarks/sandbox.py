@@ -298,14 +298,18 @@ async def main() -> int:
             project_roots=(base / "projects",),
         )
         app = await build(settings)
-        launchers = Launchers(settings.runtime_dir / "launchers", settings)
-        await creates(app, base, Floor(base, launchers), report)
-        _, sandbox = await ours(app, base / "projects/app")
-        await commands(app, sandbox, report)
-        await waits(app, sandbox, base / "projects/app", report)
-        await app.service.delete(sandbox.id)
-        await memory(app, base, report)
-        await app.close()
+        try:
+            launchers = Launchers(settings.runtime_dir / "launchers", settings)
+            await creates(app, base, Floor(base, launchers), report)
+            _, sandbox = await ours(app, base / "projects/app")
+            await commands(app, sandbox, report)
+            await waits(app, sandbox, base / "projects/app", report)
+            await app.service.delete(sandbox.id)
+            await memory(app, base, report)
+        finally:
+            for left in await app.service.list():
+                await app.service.delete(left.id)
+            await app.close()
     finally:
         shutil.rmtree(base)
     return int(report.missed)
