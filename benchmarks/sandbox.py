@@ -233,6 +233,7 @@ async def timed(call: Callable[[], Awaitable[object]], rounds: int) -> list[floa
 
 ECHO = """
 import sys, time
+print("ready", flush=True)
 for n, _ in enumerate(sys.stdin):
     time.sleep(0.05)
     print(f"T{n} {time.monotonic_ns()}", flush=True)
@@ -242,7 +243,9 @@ for n, _ in enumerate(sys.stdin):
 async def waits(app: App, sandbox: Sandbox, project: Path, report: Report) -> None:
     """From the byte printed inside to the answer; both sides read one clock."""
     (project / "echo.py").write_text(ECHO)
-    await _line(app, sandbox, "stty -echo; exec python3 echo.py")
+    cursor = await _line(app, sandbox, "stty -echo; exec python3 echo.py")
+    ready = [TerminalRegex("^ready$")]  # before that, the shell would take a line for itself
+    await app.service.wait([sandbox.id], ready, mode="any", timeout=20, cursor={sandbox.id: cursor})
     took: list[float] = []
     for number in range(20):
         cursor = await _line(app, sandbox, "")
@@ -295,14 +298,18 @@ async def main() -> int:
             project_roots=(base / "projects",),
         )
         app = await build(settings)
-        launchers = Launchers(settings.runtime_dir / "launchers", settings)
-        await creates(app, base, Floor(base, launchers), report)
-        _, sandbox = await ours(app, base / "projects/app")
-        await commands(app, sandbox, report)
-        await waits(app, sandbox, base / "projects/app", report)
-        await app.service.delete(sandbox.id)
-        await memory(app, base, report)
-        await app.close()
+        try:
+            launchers = Launchers(settings.runtime_dir / "launchers", settings)
+            await creates(app, base, Floor(base, launchers), report)
+            _, sandbox = await ours(app, base / "projects/app")
+            await commands(app, sandbox, report)
+            await waits(app, sandbox, base / "projects/app", report)
+            await app.service.delete(sandbox.id)
+            await memory(app, base, report)
+        finally:
+            for left in await app.service.list():
+                await app.service.delete(left.id)
+            await app.close()
     finally:
         shutil.rmtree(base)
     return int(report.missed)

@@ -293,6 +293,18 @@ async def test_changed_rows_since_a_generation(bench: Bench) -> None:
     assert not changed.gap
 
 
+async def test_rows_that_go_by_after_looks_in_silence_are_told(bench: Bench) -> None:
+    terminal = await bench.shell("stty -echo; seq 100; read x; seq 101 150; read x")
+    first = await seen(terminal, "100")
+    for _ in range(3):
+        assert (await terminal.rows(first.generation)).rows == ()
+    await terminal.send(None, ["Enter"])
+    await seen(terminal, "150")
+    changed = await terminal.rows(first.generation)
+    assert not changed.gap
+    assert [text for _, text in changed.rows] == [str(n) for n in range(101, 151)]
+
+
 async def test_a_full_screen_program_comes_and_goes(bench: Bench) -> None:
     script = (
         "seq 50; read x; printf '\\033[?1049h\\033[Halt'; read x; printf '\\033[?1049l'; read x"

@@ -118,6 +118,8 @@ class XvfbDisplay:
         """
         async with self._capturing:
             self._framebuffer.forget()
+            if self._framebuffer.speed_up_due:
+                await asyncio.to_thread(self._framebuffer.speed_up)
             beats = self.damage.count
             if beats == self._beats and (frame := await self._look()):
                 return frame

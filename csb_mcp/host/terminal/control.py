@@ -19,6 +19,7 @@ from csb_mcp.lib.processes import ProcessHandle, end_all
 
 ANSWER_SECONDS = 5.0
 DETACH_SECONDS = 1.0
+PIPE_SIZE = 64 * 1024  # of Linux: no read gives more
 MAX_UNSENT = 4 * 1024 * 1024
 MAX_LINE = 1024 * 1024  # a row has at most some thousand bytes
 
@@ -86,6 +87,8 @@ class Control(asyncio.Protocol):
         self = cls(process, stderr, loop)
         try:
             self._reader, _ = await loop.connect_read_pipe(lambda: self, process.stdout)
+            # 256 KiB as asyncio has it are mapped, and unmapped, by malloc(3) at each answer.
+            self._reader.max_size = PIPE_SIZE  # pyright: ignore[reportAttributeAccessIssue]
             self._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
         except BaseException:  # cancelled: it has not begun anything that others would see
             self._discard()

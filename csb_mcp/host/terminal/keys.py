@@ -7,6 +7,7 @@ terminal has no bytes for; both would look like success. What is accepted was tr
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from csb_mcp.errors import InvalidInput
 from csb_mcp.model import MAX_TEXT
@@ -95,6 +96,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''").replace("\n", "'\"\\n\"'") + "'"
 
 
+@lru_cache(256)  # the same few, mostly: a tenth of what a key costs
 def _parse_key(key: str) -> str:
     modifiers, base = _split(key)
     if len(base) == 1:

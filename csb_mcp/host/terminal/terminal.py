@@ -18,7 +18,7 @@ from csb_mcp.lib.processes import ProcessHandle, children, hold
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Rows
 
-FIRST_REACH = 2 * ANCHOR + 8  # rows above the screen in a first look: mostly enough
+FIRST_REACH = 2 * ANCHOR + 8  # rows above the screen in a first look after output: mostly enough
 FULL_REACH = KEEP + ANCHOR  # with so many, Screen.take never asks for more
 ERROR_REACH = 200  # rows above the screen that a display's complaint may fill
 SLICE = 500  # rows made into text before others get their turn: well below a millisecond
@@ -51,6 +51,7 @@ class TmuxTerminal:
         self._payload = hold([main.pid] if main.pid in own else [])
         self._tree = Tree(server, [*self._payload, *hold(sorted(own - {main.pid}))])
         self._screen = Screen(text)
+        self._beats = -1  # of output, before the last look
         self._looking = asyncio.Lock()
         self._ending = asyncio.Lock()
         self._open = True
@@ -78,7 +79,8 @@ class TmuxTerminal:
 
     async def send(self, text: str | None, keys: Sequence[str], *, paste: bool = False) -> None:
         """See the port. InvalidInput also for text with control characters or above 256 KiB."""
-        lines = typing_lines(self._main.id, check_text(text or ""), parse_keys(keys), paste=paste)
+        text = check_text(text) if text else ""
+        lines = typing_lines(self._main.id, text, parse_keys(keys), paste=paste)
         # All are on their way before anything is awaited, so two senders never mix.
         for answer in [self._control.request(line) for line in lines]:
             await answer
@@ -86,7 +88,8 @@ class TmuxTerminal:
     async def rows(self, since: int | None) -> Rows:
         """See the port."""
         async with self._looking:
-            wanted = self._screen.take(await self._look(FIRST_REACH))
+            quiet, self._beats = self._beats == self.output.count, self.output.count
+            wanted = self._screen.take(await self._look(ANCHOR if quiet else FIRST_REACH))
             if wanted:  # some more than that: it may go on printing meanwhile
                 wanted = self._screen.take(await self._look(min(wanted + SLICE, FULL_REACH)))
             if wanted:
