@@ -172,6 +172,8 @@ def _find_tools(settings: Settings) -> dict[str, Path | None]:
     tools["xvfb"] = find_tool("Xvfb", settings.xvfb)
     tools["xkbcomp"] = find_tool("xkbcomp")
     tools["lwm"] = find_tool("lwm")
+    tools |= {name: find_tool(name) for name in ("git", "gh", "xauth")}  # for what is forwarded
+    tools["dbus_proxy"], tools["python"] = find_tool("xdg-dbus-proxy"), find_tool("python3")
     browsers = (find_tool(name, settings.chromium) for name in _CHROMIUM_NAMES)
     tools["chromium"] = next(filter(None, browsers), None)
     return tools
@@ -182,6 +184,9 @@ def _read_texts() -> dict[str, bytes]:
     here = sources()
     common = (here / "common.sh").read_bytes()
     texts = {name: common + (here / f"{name}.sh").read_bytes() for name in _SCRIPTS}
+    forward = (here / "forward.sh").read_bytes()
+    texts["bubblewrap"] = common + forward + (here / "bubblewrap.sh").read_bytes()
+    texts["share/bus.py"] = (here / "bus.py").read_bytes()
     texts[_HELPER] = (here / "helper.sh").read_bytes()
     texts["share/chromium-policy.json"] = (here / "chromium-policy.json").read_bytes()
     texts[_XKBCOMP] = (here / "xkbcomp.sh").read_bytes()

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from csb_mcp.config import NETWORKS, Settings
+from csb_mcp.config import FORWARDS, NETWORKS, Settings
 from csb_mcp.errors import Forbidden, InvalidInput
 from csb_mcp.lib.safe_open import open_folder
 from csb_mcp.model import SandboxSpec
@@ -44,6 +44,19 @@ def check_spec(spec: SandboxSpec, settings: Settings, backends: tuple[str, ...])
             hint="max_network in the settings bounds it",
         )
     _one_of(spec.network, ("none",), "network")
+    _check_forward(spec.forward, settings)
+
+
+def _check_forward(names: tuple[str, ...], settings: Settings) -> None:
+    for name in names:
+        _one_of(name, FORWARDS, "forward")
+        if name not in settings.forward:
+            raise Forbidden(
+                f"the settings do not allow {name!r}",
+                field="forward",
+                choices=settings.forward,
+                hint="forward in the settings lists what may be let in from the host",
+            )
 
 
 def _one_of(value: str, choices: tuple[str, ...], field: str) -> None:

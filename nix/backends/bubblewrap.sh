@@ -54,6 +54,8 @@ usage() {
     '  --program PATH        a program or folder outside /usr to show read-only; may be repeated' \
     '  --environment FILE    KEY=VALUE pairs for it, each ended by a NUL' \
     '  --network none        the only network this launcher gives' \
+    '  --forward NAME        let this in from the host, may be repeated; one of:' \
+    "                        ${FORWARD_NAMES[*]}" \
     '  --pids N              how many processes it may have (1024)' \
     '  --tmp-size N          bytes of its /tmp (1 GiB), in memory' \
     '  --shm-size N          bytes of its /dev/shm (512 MiB), in memory' \
@@ -90,6 +92,7 @@ parse() {
           --program) programs+=("$value") ;;
           --environment) environment=$value ;;
           --network) network=$value ;;
+          --forward) forwards+=("$value") ;;
           --pids) pids=$value ;;
           --tmp-size) tmp_size=$value ;;
           --shm-size) shm_size=$value ;;
@@ -189,8 +192,11 @@ system_args() {
   # bwrap binds the terminal it was started on at /dev/console; the payload has one of its own.
   args+=(
     --dev /dev --dev-bind /dev/null /dev/console
-    --perms 1777 --size "$shm_size" --tmpfs /dev/shm --remount-ro /dev
-    --perms 1777 --size "$tmp_size" --tmpfs /tmp --perms 0700 --dir /tmp/csb-commands
+    --perms 1777 --size "$shm_size" --tmpfs /dev/shm
+  )
+  forward_devices
+  args+=(
+    --remount-ro /dev --perms 1777 --size "$tmp_size" --tmpfs /tmp --perms 0700 --dir /tmp/csb-commands
     --size 67108864 --tmpfs /run --perms 0700 --dir /run/user
     --symlink ../tmp /var/tmp
   )
@@ -236,12 +242,8 @@ own_args() {
     [[ -z $geometry ]] || args+=(--setenv CSB_GEOMETRY "$geometry")
   fi
   [[ -z $exec_dir ]] || args+=(--ro-bind "$exec_dir" /run/csb/exec)
-  if [[ -n $environment ]]; then
-    check_environment
-    local fd
-    exec {fd}<"$environment"
-    args+=(--perms 0400 --file "$fd" /run/csb/environment)
-  fi
+  forward_args
+  [[ -z $environment && ${#lent[@]} -eq 0 ]] || environment_args
   args+=(--remount-ro /run/csb)
   for program in ${programs[@]+"${programs[@]}"}; do
     [[ $program == /* && $program != / ]] || die "--program $program is not an absolute path"
@@ -257,6 +259,17 @@ chromium_args() {
   [[ ! -d /etc/chromium.d ]] || args+=(--ro-bind /etc/chromium.d /etc/chromium.d)
 }
 
+environment_args() {
+  local pairs=() fd
+  [[ -z $environment ]] || check_environment
+  if ((${#lent[@]})); then
+    exec {fd}< <(printf '%s\0' ${pairs[@]+"${pairs[@]}"} "${lent[@]}")
+  else
+    exec {fd}<"$environment"
+  fi
+  args+=(--perms 0400 --file "$fd" /run/csb/environment)
+}
+
 # The pairs are for the payload alone. The helper, PID 1, never has them in its environment: there,
 # LD_PRELOAD or BASH_ENV would run before it has looked around.
 check_environment() {
@@ -267,6 +280,7 @@ check_environment() {
       UID | EUID | PPID | BASHOPTS | SHELLOPTS | BASH_VERSINFO | IFS)
         die "${pair%%=*} cannot be set in the environment" ;;
     esac
+    pairs+=("$pair")
   done <"$environment"
 }
 
@@ -412,6 +426,7 @@ main() {
   exec 9<"$CSB_BPF"
   close_others 9
   args=()
+  forward_find
   system_args
   identity_args
   own_args

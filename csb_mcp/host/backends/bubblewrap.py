@@ -14,6 +14,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, HelperFailed, HostUnable, InvalidInput
 from csb_mcp.host.backends.channel import Channel
 from csb_mcp.host.backends.helper import SandboxHelper
+from csb_mcp.host.forwarding import Forwarder, Payload
 from csb_mcp.host.gates import closed_gates
 from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
@@ -45,17 +46,23 @@ def protected_paths() -> tuple[str, ...]:
 class BubblewrapBackend:
     """See ``ports.Backend``. ``launchers`` must be installed before anything is prepared.
 
-    ``identities``: the uid rules, if they are not those of this process.
+    ``identities``: the uid rules, if they are not those of this process; ``forwarder``: finds what
+    is let in from the host.
     """
 
     name = "bubblewrap"
 
     def __init__(
-        self, settings: Settings, launchers: Launchers, identities: Identities | None = None
+        self,
+        settings: Settings,
+        launchers: Launchers,
+        identities: Identities | None = None,
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._settings = settings
         self._launchers = launchers
         self._identities = identities or Identities(settings)
+        self._forwarder = forwarder or Forwarder(settings)
 
     def problems(self) -> Sequence[Problem]:
         """See ``ports.Backend.problems``."""
@@ -86,18 +93,23 @@ class BubblewrapBackend:
         project_fd: int,
         environment: Mapping[str, str],
     ) -> Launch:
-        """See ``ports.Backend.prepare``. Raises InvalidInput (env), HostUnable."""
-        pairs = _environment({**sandbox.spec.env, **environment})
+        """See ``ports.Backend.prepare``. Raises InvalidInput (env, forward), HostUnable."""
+        uid = sandbox.uid
+        payload = Payload(
+            uid, self._identities.group(uid), folders.runtime / "forward", sandbox.spec.project_dir
+        )
+        let_in = await asyncio.to_thread(self._forwarder.find, sandbox.spec.forward, payload)
+        pairs = _environment({**sandbox.spec.env, **environment, **let_in.environment})
         try:
             self._fill(folders, sandbox.uid, pairs)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         held = f"/proc/{os.getpid()}/fd/{project_fd}"
         if not self._identities.root:
-            return Launch(self._argv(sandbox.spec, folders, held))
+            return Launch(self._argv(sandbox.spec, folders, held, let_in.words))
         staged = folders.runtime / "project"
         return Launch(
-            self._argv(sandbox.spec, folders, str(staged)),
+            self._argv(sandbox.spec, folders, str(staged), let_in.words),
             tuple(self._stager(sandbox.uid, folders, held, staged, os.stat(project_fd))),
         )
 
@@ -140,7 +152,9 @@ class BubblewrapBackend:
         for path in (*made, folders.runtime, folders.state):
             os.chown(path, uid, gid, follow_symlinks=False)
 
-    def _argv(self, spec: SandboxSpec, folders: Folders, source: str) -> tuple[str, ...]:
+    def _argv(
+        self, spec: SandboxSpec, folders: Folders, source: str, more: Sequence[str]
+    ) -> tuple[str, ...]:
         tmp, shm = _memory_folders(spec)
         options = {
             "project-source": source,
@@ -161,7 +175,7 @@ class BubblewrapBackend:
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = spec.command if spec.agent == "command" else shell.COMMAND
         launcher = str(self._launchers.path("bubblewrap"))
-        return (launcher, *words, str(spec.project_dir), "--", *command)
+        return (launcher, *words, *more, str(spec.project_dir), "--", *command)
 
     def _stager(
         self, uid: int, folders: Folders, project: str, staged: Path, owner: os.stat_result
