@@ -21,7 +21,6 @@ from csb_mcp.host.sockets import reachable, resolved, session_socket
 from csb_mcp.lib.xauth import find_cookie
 
 _SECONDS = 10
-_X11 = Path("/tmp/.X11-unix")
 _DISPLAY = re.compile(r"(?:unix)?:(\d{1,5})(?:\.\d+)?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_.\-]{1,1000}", re.ASCII)
 _PASSED = ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
@@ -47,7 +46,7 @@ class Payload:
 
 
 class Forwarder:
-    """Finds things. ``environ`` is the daemon's own; the other two are where the host has them."""
+    """Finds things. ``environ`` is the daemon's own; the others are where the host has them."""
 
     def __init__(
         self,
@@ -56,11 +55,13 @@ class Forwarder:
         *,
         nix: Path = Path("/nix/var/nix/daemon-socket"),
         dri: Path = Path("/dev/dri"),
+        x11: Path = Path("/tmp/.X11-unix"),
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._nix = nix
         self._dri = dri
+        self._x11 = x11
         self._ways: Mapping[str, Callable[[Payload], Iterator[tuple[str, Path]]]] = {
             "git": self._git,
             "ssh-agent": self._ssh_agent,
@@ -117,7 +118,7 @@ class Forwarder:
             folder / "socket",
             payload.uid,
             payload.gid,
-            owners={0, os.geteuid()},
+            owners={0, payload.uid, os.geteuid()},
             keep_out=self._keep_out(payload),
         )
         if others := sorted({entry.name for entry in folder.iterdir()} - {"socket"}):
@@ -176,7 +177,7 @@ class Forwarder:
             why = f"display: {name!r} is no screen of this host"
             raise HostUnable(why, field="forward", hint=hint)
         owners = {0, payload.uid, os.geteuid()}
-        socket = _X11 / f"X{found[1]}"
+        socket = self._x11 / f"X{found[1]}"
         yield "display", self._socket("display", socket, payload, owners)
         file = self._settings.xauthority or self._path("XAUTHORITY")
         cookie = _cookie(file or self._home() / ".Xauthority", found[1])

@@ -14,11 +14,11 @@ _SECONDS = 5.0
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 # In a process of its own: a user's files and sockets are only reached with that user's rights.
 _TRY = """
-import os, socket, sys
+import os, socket, stat, sys
 uid, gid, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 os.setgroups([]); os.setresgid(gid, gid, gid); os.setresuid(uid, uid, uid)
 try:
-    if path.startswith('/dev/'): os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    if stat.S_ISCHR(os.stat(path).st_mode): os.open(path, os.O_RDWR | os.O_NONBLOCK)
     else: socket.socket(socket.AF_UNIX).connect(path)
 except OSError as error: sys.exit(error.strerror)
 """
@@ -51,7 +51,7 @@ def session_socket(
         raise HostUnable(
             f"{name}: {real} belongs to uid {found.st_uid}, and the payload is uid {uid}",
             field="forward",
-            hint="run the daemon as that user; one that root runs gives sandboxes uids of their own",
+            hint="run the daemon as that user; root gives sandboxes uids of their own",
         )
     _check_folders(name, real, {0, *owners})
     reachable(name, real, uid, gid)
@@ -80,7 +80,7 @@ def reachable(name: str, path: Path, uid: int, gid: int) -> None:
 
 def _as_ourselves(path: Path) -> str:
     try:
-        if path.is_relative_to("/dev/dri"):
+        if path.is_char_device():
             os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
             return ""
         with socket.socket(socket.AF_UNIX) as connection:

@@ -216,6 +216,7 @@ nobody:x:65534:65534:nobody:/:/bin/false"
   etc_file group $'agent:x:1000:\nroot:x:0:\nnogroup:x:65534:'
   etc_file hosts $'127.0.0.1 localhost csb\n::1 localhost csb'
   etc_file nsswitch.conf $'passwd: files\ngroup: files\nhosts: files dns'
+  etc_file gitconfig "$git_identity"
   etc_file resolv.conf '# no network'
   args+=(--symlink ../usr/lib/os-release /etc/os-release)
   local terminal=${TERM:-}

@@ -12,6 +12,7 @@
 FORWARD_NAMES=(git ssh-agent gh nix-daemon dbus gpu audio wayland display)
 forwards=()  # as asked for
 forwarded=() # KIND=VALUE
+git_identity=$'[user]\n\tname = agent\n\temail = agent@csb.invalid' # the user's is not lent unasked
 lent=()      # NAME=VALUE for the payload's environment: never in arguments
 
 # The only service of the session bus that is talked to. Not the portals: to them the proxy is a
@@ -25,6 +26,8 @@ forward_find() {
   local each name
   for each in ${forwards[@]+"${forwards[@]}"}; do
     case $each in
+      git=*) git_identity=$(<"${each#git=}") ;;
+      x-cookie=*) x_cookie=$(<"${each#x-cookie=}") ;;
       *=*) forwarded+=("$each") ;;
       *)
         for name in "${FORWARD_NAMES[@]}" ''; do
@@ -39,8 +42,8 @@ forward_find() {
 
 # found KIND SOCKET ADVICE
 found() {
-  [[ -S ${2:-} ]] || die "--forward: there is no socket ${2:-}; $3"
-  [[ -O $2 || $1 == display ]] || die "--forward: $2 is somebody else's; $3"
+  [[ -S ${2:-} ]] || die "--forward $1: there is no socket ${2:-}; $3"
+  [[ -O $2 || $1 == display ]] || die "--forward $1: $2 is somebody else's; $3"
   local real
   real=$("${CSB_MKDIR%/*}/realpath" -e -- "$2") && forwarded+=("$1=$real")
 }
@@ -120,9 +123,16 @@ find_display() {
   [[ ${DISPLAY:-} =~ ^(unix)?:([0-9]{1,5})(\.[0-9]+)?$ ]] ||
     die "--forward display: DISPLAY is '${DISPLAY:-}'; a screen of this host is :N"
   found display "/tmp/.X11-unix/X${BASH_REMATCH[2]}" 'an X server without a socket there cannot be used'
-  local fields=()
-  [[ -z ${CSB_XAUTH:-} ]] || read -r -a fields < <("$CSB_XAUTH" nlist ":${BASH_REMATCH[2]}" 2>/dev/null) || :
-  [[ ${fields[*]: -3:1} != 4d49542d4d414749432d434f4f4b49452d31 ]] || x_cookie=${fields[-1]}
+  [[ -n ${CSB_XAUTH:-} ]] || return 0 # some servers let a user in by uid alone
+  local i fields=() number=''
+  for ((i = 0; i < ${#BASH_REMATCH[2]}; i++)); do
+    number+=3${BASH_REMATCH[2]:i:1} # as xauth prints it, in hexadecimal
+  done
+  while read -r -a fields; do # family, address, number, protocol, data: each after its length
+    [[ ${fields[0]:-} =~ ^(0100|ffff)$ && ${#fields[@]} -ge 7 ]] || continue
+    [[ ${fields[-5]} == "$number" || ${fields[-5]} == 0000 ]] || continue
+    [[ ${fields[-3]} != 4d49542d4d414749432d434f4f4b49452d31 ]] || x_cookie=${fields[-1]}
+  done < <("$CSB_XAUTH" -i nlist 2>/dev/null)
 }
 
 # forward_devices: while /dev can still be written.
@@ -148,9 +158,7 @@ forward_args() {
   for each in ${forwarded[@]+"${forwarded[@]}"}; do
     kind=${each%%=*} value=${each#*=} in=/run/csb/forward/${each%%=*}
     case $kind in
-      git) git_identity=$(<"$value") ;;
       gpu) ;;
-      x-cookie) IFS= read -r x_cookie <"$value" ;;
       bus-door) bus_door=$value ;;
       dbus) bus=$value ;;
       nix-daemon) nix_args "$value" ;;
@@ -165,7 +173,6 @@ forward_args() {
       *) die "--forward $kind is unknown; try --help" ;;
     esac
   done
-  [[ -z ${git_identity:-} ]] || etc_file gitconfig "$git_identity"
   [[ -z ${x_cookie:-} ]] || cookie_args
   [[ -z ${bus:-} ]] || bus_args
 }
@@ -186,17 +193,23 @@ nix_args() {
 # By hand it is the display. Beside a display of the sandbox's own it is a second one, by another
 # name: what is looked at and clicked from outside must be where programs appear.
 display_args() {
-  local inside=/tmp/.X11-unix/X0 name=:0 user=''
-  [[ -z $x11 ]] || inside=$in name=$in user=CSB_USER_
-  bind_socket "$inside"
-  args+=(--setenv "${user}DISPLAY" "$name")
+  local number=0 user=''
+  if [[ -n $x11 ]]; then
+    number=1 user=CSB_USER_
+    : >"$x11/X1" # to be mounted on, for inside nothing can be made there
+  fi
+  bind_socket "/tmp/.X11-unix/X$number"
+  args+=(--setenv "${user}DISPLAY" ":$number")
   [[ -z ${x_cookie:-} ]] || args+=(--setenv "${user}XAUTHORITY" /run/csb/forward/Xauthority)
 }
 
 # An Xauthority file (Xau(3)) with this cookie for every host name and number, by descriptor.
 cookie_args() {
   [[ $x_cookie =~ ^([0-9a-f]{2}){16}$ ]] || die '--forward display: its cookie is of no known kind'
-  local fd bytes=${x_cookie//??/\\x&}
+  local fd i bytes=''
+  for ((i = 0; i < 32; i += 2)); do
+    bytes+="\\x${x_cookie:i:2}"
+  done
   exec {fd}< <(printf '\xff\xff\0\0\0\0\0\x12MIT-MAGIC-COOKIE-1\0\x10%b' "$bytes")
   args+=(--perms 0400 --file "$fd" /run/csb/forward/Xauthority)
 }
