@@ -85,11 +85,18 @@ class Forwarder:
             if name == "gh":
                 environment["GH_TOKEN"] = self._token()
             elif name in self._ways:
-                for kind, path in self._ways[name](payload):
-                    words += ["--forward", f"{kind}={path}"]
+                words += self._words(name, payload)
             else:
                 raise InvalidInput(f"{name!r} is unknown", field="forward", choices=FORWARDS)
         return Forwarded(tuple(words), environment)
+
+    def _words(self, name: str, payload: Payload) -> list[str]:
+        try:
+            found = list(self._ways[name](payload))
+        except OSError as error:
+            why = f"{name}: {error.filename}: {error.strerror}"
+            raise HostUnable(why, field="forward") from error
+        return [word for kind, path in found for word in ("--forward", f"{kind}={path}")]
 
     def _git(self, payload: Payload) -> Iterator[tuple[str, Path]]:
         lines = ["[user]"]

@@ -14,6 +14,11 @@
   findutils,
   chromium ? null,
   xvfb ? null,
+  # For what is forwarded: gh, display, dbus.
+  gh ? null,
+  xauth ? null,
+  xdg-dbus-proxy ? null,
+  python3 ? null,
   # What a payload finds in its PATH.
   tools ? [
     bash
@@ -50,6 +55,11 @@ let
     BWRAP = program bubblewrap "bwrap";
     CHROMIUM = program chromium "chromium";
     XVFB = program xvfb "Xvfb";
+    GIT = program git "git";
+    GH = program gh "gh";
+    XAUTH = program xauth "xauth";
+    DBUS_PROXY = program xdg-dbus-proxy "xdg-dbus-proxy";
+    PYTHON = program python3 "python3";
   };
   start = "#!${program bash "bash"} -p\nset -euo pipefail\n";
 
@@ -67,6 +77,7 @@ let
       ''
         mkdir -p "$out/bin"
         cp "$helperPath" "$out/helper.sh"
+        cp ${./bus.py} "$out/bus.py"
         cp ${./chromium-policy.json} "$out/chromium-policy.json"
         for name in chromium chromium-browser google-chrome; do
           cp "$wrapperPath" "$out/bin/$name"
@@ -80,5 +91,6 @@ writeShellApplication {
   text =
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
+    + builtins.readFile ./forward.sh
     + builtins.readFile ./bubblewrap.sh;
 }

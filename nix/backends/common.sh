@@ -8,8 +8,9 @@
 #   CSB_BASH CSB_ENV CSB_SCRIPT CSB_SETSID CSB_XVFB CSB_CHROMIUM
 #                 programs that are run inside, absolute paths there; the last two may be empty
 #   CSB_PATH      PATH inside, without /opt/csb/bin
-#   CSB_SHARE     folder that is bound at /opt/csb: helper.sh, bin/, chromium-policy.json
+#   CSB_SHARE     folder that is bound at /opt/csb: helper.sh, bin/, chromium-policy.json, bus.py
 #   CSB_BPF       seccomp filter for this machine
+#   CSB_GIT CSB_GH CSB_XAUTH CSB_DBUS_PROXY CSB_PYTHON    optional: programs for what is forwarded
 #   CSB_LWM       optional: the window manager, absolute path inside
 #   CSB_XKB CSB_XKBCOMP    optional: folder with the X server's keymap, compiled; the compiler
 #

@@ -23,7 +23,7 @@ BUS_RULES=(
 )
 
 forward_find() {
-  local each name
+  local each name asked=' '
   for each in ${forwards[@]+"${forwards[@]}"}; do
     case $each in
       git=*) git_identity=$(<"${each#git=}") ;;
@@ -34,6 +34,8 @@ forward_find() {
           [[ $name != "$each" ]] || break
         done
         [[ -n $name ]] || die "--forward $each is none of: ${FORWARD_NAMES[*]}"
+        [[ $asked != *" $name "* ]] || continue
+        asked+="$name "
         "find_${name//-/_}"
         ;;
     esac
