@@ -21,7 +21,7 @@ from csb_mcp.lib.xauth import new_cookie, pack_wild
 from csb_mcp.model import CommandResult
 from tests.conftest import User
 from tests.support.launched import OWN_UID, Host, Launched, launched
-from tests.support.sandboxes import create, project_in, running_app, settings_in, short_folder
+from tests.support.sandboxes import create, mentions, project_in, running_app, settings_in
 from tests.support.session import Session, session, until
 
 PYTHON = "/usr/bin/python3 -I -S"
@@ -114,7 +114,12 @@ async def test_without_it_nothing_is_there(world: World) -> None:
     sockets = ["pulse/native", "pipewire-0", "wayland-0", "x"]
     for name in sockets:
         world.session.listen(world.session.runtime / name, "reached")
+    world.session.listen(world.nix / "socket", "reached", 0o666)
+    screen = Screen(world)
     async with world.box() as box:
+        await box.fails(f"{CONNECT} {world.nix}/socket")
+        await box.fails(f"{CONNECT} {world.session.x11}/X{screen.name[1:]}")
+        assert not await box.out("ls /tmp/.X11-unix")
         for name in (*sockets, "agent", "bus"):
             assert (world.session.runtime / name).is_socket()  # control
             await box.fails(f"{CONNECT} {world.session.runtime}/{name}")
@@ -205,6 +210,39 @@ async def test_gits_identity_for_a_payload_of_root(roots_world: World) -> None:
 
 async def test_no_identity_is_said(world: World) -> None:
     await world.refused("git", "git config --global user.name")
+
+
+FLOOD = f"""{PYTHON} -c '
+import os, socket
+path, open_ones = os.environ["DBUS_SESSION_BUS_ADDRESS"].partition("=")[2], []
+begun = b"\\0AUTH ANONYMOUS\\r\\nBEGIN\\r\\n" + b"l" * 9999
+junk = (b"x" * 70000, b"\\0AUTH EXTERNAL " + b"f" * 60000, begun)
+for i in range(300):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(0.2)
+    try:
+        s.connect(path)
+        s.sendall(junk[i % 3])
+    except OSError:
+        pass
+    open_ones.append(s)
+print(len(open_ones))
+'"""
+
+
+async def test_the_buss_door_outlives_a_flood(world: World) -> None:
+    world.session.bus(*BUS_NAMES)
+    note = SEND.format(BUS_NAMES[0], "org/freedesktop/Notifications", BUS_NAMES[0] + ".Notify")
+    async with world.box("dbus") as box:
+        assert await box.out(FLOOD) == "300"
+        assert "heard" in await box.out(note)
+        rss = [
+            int(found[1])
+            for pid in descendants(box.process.pid)
+            if (found := re.search(r"VmRSS:\s+(\d+) kB", in_door(pid)))
+        ]
+        assert len(rss) == 2
+        assert max(rss) < 48 * 1024
 
 
 async def test_the_token_of_gh(world: World) -> None:
@@ -471,15 +509,8 @@ def test_what_is_not_there_by_hand(world: World, name: str) -> None:
 # -- through the whole service --
 
 
-@pytest.fixture
-def base() -> Iterator[Path]:
-    with short_folder() as path:
-        path.chmod(0o755)
-        yield path
-
-
 async def test_the_settings_bound_it_and_the_record_shows_it(
-    base: Path, user: User, monkeypatch: pytest.MonkeyPatch
+    base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GH_TOKEN", TOKEN)
     settings = settings_in(base, forward=("gh", "ssh-agent"), ssh_agent=base / "none")
@@ -504,3 +535,45 @@ async def test_the_settings_bound_it_and_the_record_shows_it(
         assert TOKEN not in repr(await app.service.get(made.id))
         for path in (base / "state").rglob("*"):
             assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
+
+
+async def test_a_whole_daemon(base: Path, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a session at once; the end leaves nothing of it, neither does a failed create.
+
+    Of a daemon that root runs: it is refused, and nothing is left.
+    """
+    names = ("git", "ssh-agent", "dbus", "wayland")
+    with session(base, user) as here:
+        here.agent()
+        here.bus(*BUS_NAMES)
+        end = here.listen(here.runtime / "wayland-0", "I am wayland")
+        for key in ("user.name", "user.email"):
+            here.run("git", "config", "--global", key, "person@example.org")
+        for name, value in here.environ.items():
+            monkeypatch.setenv(name, value)
+        mine = str(base / "run")
+        async with running_app(settings_in(base, forward=names)) as app:
+            project = project_in(base)
+            if os.geteuid() == 0:
+                with pytest.raises(CreateFailed, match=f"and the payload is uid {OWN_UID}"):
+                    await create(app, project, forward=names)
+                assert [path.name for path in (base / "run").iterdir()] == ["launchers"]
+                return
+            made = await create(app, project, forward=names)
+            look = (
+                f"git config user.name && ssh-add -l && {CONNECT} $WAYLAND_DISPLAY && "
+                + SEND.format(BUS_NAMES[0], "org/freedesktop/Notifications", "a.b.C")
+                + " || true"
+            )
+            done = await app.service.run_command(
+                made.id, look, timeout=10, cwd=None, stdin=None, background=False
+            )
+            assert isinstance(done, CommandResult)
+            for part in ("person@example.org", "test-key", "I am wayland"):
+                assert part in done.stdout, done
+            await app.service.stop(made.id)
+            until(lambda: not mentions(f"{mine}/{made.id}"))
+            end()
+            with pytest.raises(CreateFailed, match="Connection refused"):
+                await create(app, project, forward=("dbus", "wayland"))
+            assert [path.name for path in (base / "run").iterdir()] == ["launchers"]
