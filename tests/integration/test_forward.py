@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -311,6 +312,9 @@ async def test_the_buss_door_is_confined_and_dies_with_the_tree(world: World) ->
                 for space in ("net", "pid", "ipc", "mnt", "user", "uts"):
                     own = os.readlink(f"/proc/self/ns/{space}")
                     assert os.readlink(f"/proc/{pid}/ns/{space}") != own
+        os.kill(min(door), signal.SIGKILL)
+        await box.fails(SEND.format("org.freedesktop.DBus", "", "org.freedesktop.DBus.ListNames"))
+        assert await box.out("echo the sandbox goes on") == "the sandbox goes on"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in door))
 
 
@@ -323,14 +327,18 @@ async def test_the_buss_door_is_confined_and_dies_with_the_tree(world: World) ->
     ],
 )
 async def test_a_sessions_socket(world: World, name: str, path: str, variable: str) -> None:
-    """It is reached by what programs are told, and nothing beside it is."""
-    world.session.listen(world.session.runtime / path, f"I am {path}")
+    """It is reached by what programs are told, nothing beside it is, nor one made in its place."""
+    end = world.session.listen(world.session.runtime / path, f"I am {path}")
     world.session.listen((world.session.runtime / path).with_name("beside"), "other")
     async with world.box(name) as box:
         assert await box.out(f"{CONNECT} {variable}") == f"I am {path}"
         assert len((await box.out("ls /run/csb/forward")).split()) == 1
         await box.fails(f"rm -f {variable}")
         await box.fails(f"{CONNECT} {world.session.runtime}/beside")
+        end()
+        (world.session.runtime / path).unlink()
+        world.session.listen(world.session.runtime / path, "new")
+        await box.fails(f"{CONNECT} {variable}")
 
 
 async def nix_answers(world: World, mode: int) -> None:

@@ -14,7 +14,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, HelperFailed, HostUnable, InvalidInput
 from csb_mcp.host.backends.channel import Channel
 from csb_mcp.host.backends.helper import SandboxHelper
-from csb_mcp.host.forwarding import Forwarder, Payload
+from csb_mcp.host.forwarding import Forwarded, Forwarder, Payload
 from csb_mcp.host.gates import closed_gates
 from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
@@ -94,11 +94,7 @@ class BubblewrapBackend:
         environment: Mapping[str, str],
     ) -> Launch:
         """See ``ports.Backend.prepare``. Raises InvalidInput (env, forward), HostUnable."""
-        uid = sandbox.uid
-        payload = Payload(
-            uid, self._identities.group(uid), folders.runtime / "forward", sandbox.spec.project_dir
-        )
-        let_in = await asyncio.to_thread(self._forwarder.find, sandbox.spec.forward, payload)
+        let_in = await self._forwarded(sandbox, folders)
         pairs = _environment({**sandbox.spec.env, **environment, **let_in.environment})
         try:
             self._fill(folders, sandbox.uid, pairs)
@@ -134,6 +130,13 @@ class BubblewrapBackend:
             raise
         finally:
             launcher.close()
+
+    async def _forwarded(self, sandbox: Sandbox, folders: Folders) -> Forwarded:
+        if not sandbox.spec.forward:
+            return Forwarded()
+        gid, place = self._identities.group(sandbox.uid), folders.runtime / "forward"
+        payload = Payload(sandbox.uid, gid, place, sandbox.spec.project_dir)
+        return await asyncio.to_thread(self._forwarder.find, sandbox.spec.forward, payload)
 
     def _fill(self, folders: Folders, uid: int, environment: bytes) -> None:
         gid = self._identities.group(uid)
