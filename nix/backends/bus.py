@@ -147,7 +147,9 @@ def _start(proxy: str, rules: list[str]) -> "subprocess.Popen[bytes]":
     """The proxy, once it listens."""
     told, tell = os.pipe()  # it writes a byte when it is ready, and ends when we do
     words = [proxy, f"--fd={tell}", f"unix:path={_OURS}", _DOOR, "--filter", *rules]
-    child = subprocess.Popen(words, pass_fds=[tell], stdout=subprocess.DEVNULL)
+    # It complains of each odd message; a client could fill whatever listens to that.
+    null = subprocess.DEVNULL
+    child = subprocess.Popen(words, pass_fds=[tell], stdout=null, stderr=null)
     os.close(tell)
     if not os.read(told, 1):
         sys.exit("xdg-dbus-proxy ended")

@@ -14,6 +14,7 @@ forwards=()  # as asked for
 forwarded=() # KIND=VALUE
 git_identity=$'[user]\n\tname = agent\n\temail = agent@csb.invalid' # the user's is not lent unasked
 lent=()      # NAME=VALUE for the payload's environment: never in arguments
+x_cookie='' bus='' bus_door='' bus_end=''
 
 # The only service of the session bus that is talked to. Not the portals: to them the proxy is a
 # program of the host like any other, which may start programs, read the screen and open addresses.
@@ -175,8 +176,8 @@ forward_args() {
       *) die "--forward $kind is unknown; try --help" ;;
     esac
   done
-  [[ -z ${x_cookie:-} ]] || cookie_args
-  [[ -z ${bus:-} ]] || bus_args
+  [[ -z $x_cookie ]] || cookie_args
+  [[ -z $bus ]] || bus_args
 }
 
 # bind_socket PATH-INSIDE: bind $value there.
@@ -202,7 +203,7 @@ display_args() {
   fi
   bind_socket "/tmp/.X11-unix/X$number"
   args+=(--setenv "${user}DISPLAY" ":$number")
-  [[ -z ${x_cookie:-} ]] || args+=(--setenv "${user}XAUTHORITY" /run/csb/forward/Xauthority)
+  [[ -z $x_cookie ]] || args+=(--setenv "${user}XAUTHORITY" /run/csb/forward/Xauthority)
 }
 
 # An Xauthority file (Xau(3)) with this cookie for every host name and number, by descriptor.
@@ -221,7 +222,7 @@ cookie_args() {
 bus_args() {
   [[ -n ${CSB_DBUS_PROXY:-} ]] || die '--forward dbus: xdg-dbus-proxy is not installed'
   [[ -n ${CSB_PYTHON:-} ]] || die '--forward dbus: no python3 is installed'
-  [[ -S $bus && -d ${bus_door:-} ]] || die "--forward dbus: no socket $bus"
+  [[ -S $bus && -d $bus_door ]] || die "--forward dbus: no socket $bus"
   local ready word=''
   [[ -n $print ]] || {
     exec {ready}< <(run_bus_door)
@@ -229,7 +230,7 @@ bus_args() {
     exec {ready}<&-
     [[ $word == ready ]] || die '--forward dbus: its proxy did not start'
   }
-  [[ -z ${bus_end:-} ]] || exec {bus_end}>&-
+  [[ -z $bus_end ]] || exec {bus_end}>&-
   local value=$bus_door/bus kind=dbus
   [[ -n $print ]] || bind_socket /run/csb/forward/bus
   args+=(--setenv DBUS_SESSION_BUS_ADDRESS unix:path=/run/csb/forward/bus)

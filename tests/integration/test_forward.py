@@ -243,6 +243,8 @@ async def test_the_buss_door_outlives_a_flood(world: World) -> None:
             if (found := re.search(r"VmRSS:\s+(\d+) kB", in_door(pid)))
         ]
         assert len(rss) == 2
+        log = box.folders.runtime / "launcher.log"
+        assert not log.exists() or not log.read_text()
         assert max(rss) < 48 * 1024
 
 
