@@ -1,7 +1,7 @@
 """Run a program that reaches no abstract socket and signals no process outside (Landlock).
 
-``python -I -S scope.py PROGRAM ARGUMENT...``. Where the kernel has no such scope (before Linux 6.12)
-the program runs without it; whoever starts this knows and says so.
+``python -I -S scope.py PROGRAM ARGUMENT...``. Where the kernel has no such scope (before Linux
+6.12) the program runs without it; whoever starts this knows and says so.
 """
 
 import ctypes

@@ -157,7 +157,7 @@ class BubblewrapBackend:
             "control": folders.control,
             "status": folders.status,
             "messages": _messages(folders),
-        }
+        } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = spec.command if spec.agent == "command" else shell.COMMAND
         launcher = str(self._launchers.path("bubblewrap"))
@@ -272,8 +272,21 @@ async def _answered(
 
 
 def _init_of(launcher: int) -> ProcessHandle:
-    """The launcher's child that is PID 1 in a namespace of its own (proc(5), NSpid)."""
-    for pid in children(launcher):
+    """Below the launcher, who is PID 1 in a namespace of its own (proc(5), NSpid).
+
+    With pasta around it, bwrap is such a one too: then it is the one below that.
+    """
+    found = _first_below(launcher)
+    if found is None:
+        raise HelperFailed("the sandbox ended while it was looked at")
+    if (inner := _first_below(found.pid)) is not None:
+        found.close()
+        return inner
+    return found
+
+
+def _first_below(parent: int) -> ProcessHandle | None:
+    for pid in children(parent):
         try:
             handle = ProcessHandle(pid)
             status = Path(f"/proc/{pid}/status").read_text()
@@ -283,4 +296,4 @@ def _init_of(launcher: int) -> ProcessHandle:
         if numbers and len(numbers[1].split()) > 1 and numbers[1].split()[-1] == "1":
             return handle
         handle.close()
-    raise HelperFailed("the sandbox ended while it was looked at")
+    return None
