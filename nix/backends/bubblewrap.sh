@@ -140,8 +140,12 @@ leave_root() {
   fi
   ((owner != 0 && group != 0)) ||
     die "refusing to run a payload as root; run: sudo -u USER ${0##*/} ..."
+  local last=--no-new-privs
+  # pasta gives up capabilities, and what it starts gets them again as root of its namespace, unless
+  # it may gain none. (bwrap sees to it for the payload.)
+  [[ $network != full ]] || last=''
   exec "$CSB_SETPRIV" --reuid="$owner" --regid="$group" --clear-groups --inh-caps=-all \
-    --no-new-privs -- "$0" "$@"
+    ${last:+"$last"} -- "$0" "$@"
 }
 
 # Enter the project, so that it is this folder, and no other put in its place, that is looked at

@@ -98,7 +98,7 @@ class BubblewrapBackend:
         staged = folders.runtime / "project"
         return Launch(
             self._argv(sandbox.spec, folders, str(staged)),
-            tuple(self._stager(sandbox.uid, folders, held, staged, os.stat(project_fd))),
+            tuple(self._stager(sandbox, folders, held, staged, os.stat(project_fd))),
         )
 
     async def connect(self, folders: Folders, pane_pid: int, deadline: float) -> SandboxHelper:
@@ -164,8 +164,9 @@ class BubblewrapBackend:
         return (launcher, *words, str(spec.project_dir), "--", *command)
 
     def _stager(
-        self, uid: int, folders: Folders, project: str, staged: Path, owner: os.stat_result
+        self, sandbox: Sandbox, folders: Folders, project: str, staged: Path, owner: os.stat_result
     ) -> Iterator[str]:
+        uid = sandbox.uid
         # The plain interpreter: a virtual environment's costs two more milliseconds.
         yield from (os.path.realpath(sys.executable), "-I", "-S", str(STAGE))
         yield from (f"uid={uid}", f"gid={self._identities.group(uid)}")
@@ -173,6 +174,8 @@ class BubblewrapBackend:
         yield from (f"keep={self._launchers.folder}",)
         yield from (f"keep={folders.runtime}", f"keep={folders.state}")
         yield from (f"project={project}", f"at={staged}")
+        if sandbox.spec.network == "full":
+            yield "gain=pasta"
         if self._identities.owns(uid):
             yield f"map={owner.st_uid}:{owner.st_gid}"
         yield "--"
