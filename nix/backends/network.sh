@@ -58,7 +58,7 @@ egress_args() {
     args+=(--setenv "$name" "$PROXY")
   done
   for name in no_proxy NO_PROXY; do
-    args+=(--setenv "$name" localhost,127.0.0.1,::1)
+    args+=(--setenv "$name" 'localhost,127.0.0.1,::1')
   done
   args+=(--setenv NODE_USE_ENV_PROXY 1 --setenv CSB_PROXY "$PROXY")
 }

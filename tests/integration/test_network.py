@@ -127,7 +127,8 @@ async def test_full_lives_and_ends_as_any_other(app: App, project: Path) -> None
     first = await create(app, project, network="full", agent="command", command=("sleep", "7.5"))
     inside = Inside(app, first.id)
     live = service._registry.live[first.id]  # pyright: ignore[reportPrivateUsage]
-    assert live.helper and live.helper.init_pid in descendants(live.terminal.pane_pid)
+    assert live.helper
+    assert live.helper.init_pid in descendants(live.terminal.pane_pid)
     assert await inside.out("cat /proc/1/comm; id -u; pwd") == f"bash\n1000\n{project}"
     await service.pause(first.id)
     assert (await service.resume(first.id)).state is SandboxState.RUNNING
