@@ -231,8 +231,9 @@ def by_hand(hand: Hand, net: Internet, *words: str) -> Done:
     return finished([*net.prefix, *hand.by_hand(*words)], hand.env, cwd=hand.project)
 
 
+@pytest.mark.root  # in a normal user's internet the host's programs are nobody's, so not trusted
 def test_by_hand(short_dir: Path, user: User, net: Internet, servers: dict[str, Server]) -> None:
-    """Rules by options, no daemon; the proxy ends with the sandbox, and what it left goes next time."""
+    """Rules by options, no daemon; the proxy ends with the sandbox, its folders go next time."""
     hand = Hand(short_dir, user)
     get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code} ' http://"
     script = f"{get}a.test/; {get}b.test/; {get}{HOST_PRIVATE}/; exit 5"
@@ -275,13 +276,14 @@ FETCH = (
     " headers: {host: 'a.test'}},"
     " answer => answer.pipe(process.stdout))"
 )
+PIP = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /usr/bin/python3 -m pip"
+QUIET = "--no-audit --no-fund --no-update-notifier"
 TOOLS = {
     "curl": "curl -sS --max-time 20 https://a.test/",
     "git": "git clone -q https://git.test/repo.git /tmp/repo && git -C /tmp/repo log",
-    "pip": "cd /tmp && PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /usr/bin/python3 -m pip "
-    "download -q --disable-pip-version-check --index-url https://python.test/simple tiny && "
-    f"/usr/bin/python3 -m zipfile -e tiny-1.0-py3-none-any.whl . && cat tiny.py",
-    "npm": "mkdir /tmp/npm && cd /tmp/npm && $NODE $NPM install --no-audit --no-fund --no-update-notifier "
+    "pip": f"cd /tmp && {PIP} download -q --index-url https://python.test/simple tiny && "
+    "/usr/bin/python3 -m zipfile -e tiny-1.0-py3-none-any.whl . && cat tiny.py",
+    "npm": f"mkdir /tmp/npm && cd /tmp/npm && $NODE $NPM install {QUIET} "
     "--registry https://npm.test tiny && cat node_modules/tiny/package.json",
     "node": f'$NODE -e "{FETCH}"',
     "chromium": "chromium --headless --dump-dom --virtual-time-budget=5000 http://a.test/",

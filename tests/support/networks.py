@@ -67,7 +67,8 @@ class Inside:
     id: str
 
     async def run(self, command: str, **options: Any) -> CommandResult:
-        values = {"cwd": None, "stdin": "", "timeout": 30, "background": False} | options
+        values: dict[str, Any] = {"cwd": None, "stdin": "", "timeout": 30, "background": False}
+        values |= options
         result = await self.app.service.run_command(self.id, command, **values)
         assert isinstance(result, CommandResult)
         return result

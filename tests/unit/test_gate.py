@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def line(message: object) -> bytes:
 
 
 @asynccontextmanager
-async def proxy(folder: Path, script: Script, seconds: float = 5) -> AsyncIterator[ProxyGate]:
+async def proxy(folder: Path, script: Script, seconds: float = 5) -> AsyncGenerator[ProxyGate]:
     """A gate to a proxy that follows ``script``."""
     path, ended = folder / "control.sock", asyncio.Event()
 
