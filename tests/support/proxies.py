@@ -1,4 +1,4 @@
-"""The egress proxy as its launcher runs it: copied files, the system's Python, and a control end."""
+"""The egress proxy as its launcher runs it, with the system's Python; and its daemon."""
 
 import json
 import shutil
