@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,7 +92,12 @@ def test_a_refusal_waits_until_somebody_looked_and_no_longer() -> None:
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert first | {"time": 0} == {
-        "id": 1, "host": "b.test", "port": 443, "count": 1, "time": 0, "peer": 6
+        "id": 1,
+        "host": "b.test",
+        "port": 443,
+        "count": 1,
+        "time": 0,
+        "peer": 6,
     }
     assert second["peer"] == 7
 
@@ -151,8 +158,15 @@ def test_the_log_has_a_line_for_each_and_is_ours_alone(log: tuple[Journal, Later
     journal.write("allowed", "a.test", 443, address="198.51.100.7", moved=(1, 2), seconds=0.5)
     (line,) = lines(folder / "log")
     assert line | {"time": 0} == {
-        "time": 0, "host": "a.test", "port": 443, "verdict": "allowed", "why": "",
-        "address": "198.51.100.7", "sent": 1, "received": 2, "seconds": 0.5,
+        "time": 0,
+        "host": "a.test",
+        "port": 443,
+        "verdict": "allowed",
+        "why": "",
+        "address": "198.51.100.7",
+        "sent": 1,
+        "received": 2,
+        "seconds": 0.5,
     }
     assert (folder / "log").stat().st_mode & 0o777 == 0o600
 
@@ -249,3 +263,35 @@ def test_only_a_listening_tcp_socket_is_taken_and_all_else_closed() -> None:
     assert listening_tcp(fd) is None
     with pytest.raises(OSError):
         os.fstat(fd)
+
+
+CONFINED = """
+import os, signal, socket, sys
+from csb_mcp.host.network.proxy.confine import confine
+scoped = confine()
+def attempt(name, call):
+    try:
+        call()
+        print(name, "passed")
+    except OSError as error:
+        print(name, error.errno)
+abstract = socket.socket(socket.AF_UNIX)
+print("scoped", scoped)
+attempt("abstract", lambda: abstract.connect(sys.argv[1].replace("@", chr(0))))
+attempt("signal", lambda: os.kill(os.getppid(), 0))
+"""
+
+
+def test_a_confined_program_reaches_no_abstract_socket_and_signals_nobody() -> None:
+    name = f"@csb-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name.replace("@", "\0"))
+        listener.listen()
+        words = [sys.executable, "-c", CONFINED, name]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    told = dict(line.split() for line in done.stdout.splitlines())
+    release = tuple(map(int, os.uname().release.split(".")[:2]))
+    if release >= (6, 12):
+        assert told == {"scoped": "True", "abstract": "1", "signal": "1"}
+    else:
+        assert told["scoped"] == "False"
