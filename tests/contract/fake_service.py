@@ -68,7 +68,6 @@ class FakeService:
         self.log_start = 0  # what lies before it is no longer kept
         self.happened: list[Event] = []
         self.readers = self.followers = self.watched = 0  # of the log, of events, of changes
-        self.outcome = Outcome.HELD
         self.news, self.printed, self.drawn = Pulse(), Pulse(), Pulse()
 
     def print(self, data: bytes) -> None:
@@ -119,7 +118,7 @@ class FakeService:
         return sandbox
 
     async def list(self, state: SandboxState | None = None) -> list[Sandbox]:
-        self._called("list")
+        self._called("list", **self.arguments)  # tools/list looks, too
         found = [s for s in self.sandboxes.values() if state is None or s.state is state]
         return found[::-1]
 
@@ -236,6 +235,8 @@ class FakeService:
     ) -> CommandResult | BackgroundCommand:
         self._called("run_command", command=command, timeout=timeout, cwd=cwd, stdin=stdin)
         self._find(sandbox)
+        if command.startswith("ask "):  # for tests that have no more than a face
+            self.ask(sandbox, command.removeprefix("ask "))
         return BackgroundCommand(7, "/tmp/o", "/tmp/e") if background else self.result
 
     async def screenshot(
@@ -350,11 +351,13 @@ class FakeService:
 
     async def verify_isolation(self, sandbox: str) -> Verification:
         self._called("verify_isolation")
+        record = self._find(sandbox)
+        outcome = Outcome.BROKEN if record.name == "weak" else Outcome.HELD
         probes = (
-            Probe(name="loopback", protects="the host's ports", outcome=self.outcome, detail="no"),
+            Probe(name="loopback", protects="the host's ports", outcome=outcome, detail="a\x07b"),
             Probe(name="raw", protects="the network", outcome=Outcome.HELD),
         )
-        return Verification(sandbox=self._find(sandbox).id, probes=probes, seconds=1.25)
+        return Verification(sandbox=record.id, probes=probes, seconds=1.25)
 
     async def metrics(self, sandbox: str | None) -> Metrics:
         self._called("metrics")
