@@ -26,6 +26,7 @@ _BURST, _PER_SECOND = 32, 0.5  # new requests: at once, and then
 _SHORTEST, _LONGEST = 0.2, 5.0  # seconds before a proxy is started anew
 _STABLE_SECONDS = 30.0  # one that lived so long has not failed because of its start
 _OPEN_SECONDS = 10.0
+_LAST_TIME = 2.0**36  # some two thousand years on
 _PROGRAM = 64  # characters of a program's name
 
 Warn = Callable[[str, str], Awaitable[None]]
@@ -174,9 +175,10 @@ def _request(ask: Ask, before: EgressRequest | None) -> EgressRequest:
 
 
 def _is_sound(ask: Ask) -> bool:
-    """A name in its one spelling, and a port: nothing else becomes a rule."""
+    """A name in its one spelling, a port, and a time that is one: nothing else is kept."""
     try:
-        return normal_host(ask.host) == ask.host and 0 < ask.port < 65536
+        named_well = normal_host(ask.host) == ask.host
+        return named_well and 0 < ask.port < 65536 and 0 <= ask.time < _LAST_TIME
     except ValueError:
         return False
 

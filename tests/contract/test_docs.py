@@ -95,7 +95,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
                 if default is None
                 else f"{default:g}"
                 if isinstance(default, float)
-                else ", ".join(map(str, default))
+                else ", ".join(cast("tuple[str, ...]", default))
                 if isinstance(default, tuple)
                 else str(default)
             )
