@@ -115,7 +115,10 @@ class Lifecycle:
                 creation.stage = "verify"
                 await self._verify(live, sandbox)
             running = replace(
-                sandbox, state=SandboxState.RUNNING, limits=_enforced(sandbox, live.enclosure)
+                sandbox,
+                state=SandboxState.RUNNING,
+                limits=_enforced(sandbox, live.enclosure),
+                warnings=(*sandbox.warnings, *creation.warnings),
             )
             await self._registry.put(running)
         except BaseException as error:
