@@ -37,13 +37,8 @@ from csb_mcp.service.rules import within
 from tests.support.fake_pieces import Proxy, World, events, eventually, happened, registry, store
 
 
-def _anything(*_: object) -> None:
-    pass
-
-
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(lifecycle, "check_spec", _anything)  # policy has tests of its own
     monkeypatch.setattr(gatekeeper, "_SHORTEST", 0.02)
     return World(tmp_path)
 
