@@ -184,6 +184,7 @@ def _read_texts() -> dict[str, bytes]:
     texts = {name: common + (here / f"{name}.sh").read_bytes() for name in _SCRIPTS}
     texts[_HELPER] = (here / "helper.sh").read_bytes()
     texts["share/chromium-policy.json"] = (here / "chromium-policy.json").read_bytes()
+    texts["share/probes.py"] = (here / "probes.py").read_bytes()
     texts[_XKBCOMP] = (here / "xkbcomp.sh").read_bytes()
     texts["xkb/keymap.xkb"] = (here / "keymap.xkb").read_bytes()
     texts |= dict.fromkeys(_WRAPPERS, (here / "chromium.sh").read_bytes())
