@@ -81,10 +81,10 @@ def digest(path: str) -> str:
 
 
 def content(path: str) -> str:
-    """That a file of the kernel's has anything in it."""
-    if text := read(path):
-        return f"{len(text)} bytes"
-    raise Refused("empty")
+    """That a file of the kernel's is there itself, and not another one in its place."""
+    if stat.S_ISREG(os.stat(path).st_mode):
+        return path
+    raise Refused("hidden")
 
 
 def inode(path: str) -> str:
@@ -118,6 +118,13 @@ def movable(path: str) -> str:
         raise Unable(f"{path}: {_code(error)}") from error
     os.mkdir(path)
     return path
+
+
+def link(path: str) -> str:
+    """That there is a link: it can be put aside, whatever it leads to."""
+    if stat.S_ISLNK(os.lstat(path).st_mode):
+        return path
+    raise Refused("no link")
 
 
 def size(path: str, limit: int) -> str:
@@ -477,6 +484,14 @@ def foreign() -> str:
     raise Unable(f"status {status}")
 
 
+def user_namespace() -> str:
+    """Become root of a user namespace, which opens many doors of the kernel."""
+    text = _in_child(lambda: "" if libc.unshare(0x10000000) == 0 else f"!{ctypes.get_errno()}")
+    if text.startswith("!"):
+        raise Refused(errno.errorcode.get(int(text[1:]), text[1:]) if text[1:].isdigit() else text)
+    return "a user namespace was made"
+
+
 def _in_child(work: Callable[[], str]) -> str:
     """The text that ``work`` gives, in a process that is ended after two seconds."""
     reading, writing = os.pipe()
@@ -505,9 +520,9 @@ def _in_child(work: Callable[[], str]) -> str:
 KINDS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        *(read, digest, content, inode, writable, movable, size, set_uid, climb, descriptors),
+        *(read, digest, content, inode, writable, movable, link, size, set_uid, climb, descriptors),
         *(devices, processes, process, shared_memory, terminal, limit, protected_from_oom),
-        *(tcp, udp, route, packet, unix, raw, interfaces, proxy, display, calls, foreign),
+        *(tcp, udp, route, packet, unix, raw, interfaces, proxy, display, calls, foreign, user_namespace),
     )
 }
 SLOW = ("tcp", "udp", "unix", "proxy")

@@ -28,6 +28,7 @@ _READ_ONLY = re.compile(
     r"|/tmp/\.X11-unix(/X0)?|/run/csb(/.+)?|/nix/var/nix/daemon-socket|/sys/devices/.+"
 )
 _OWN = re.compile(r"/proc|/dev/(null|zero|full|random|urandom|tty|console|pts|shm|dri/.+)|/tmp|/run")
+_FRESH = ("/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/tmp", "/run", "/run/csb")
 _X_OWN = re.compile(
     r"/proc|/dev/(null|zero|full|random|urandom|tty|console|pts|shm)|/tmp|/tmp/\.X11-unix"
     r"|/run/framebuffer|/dev"
@@ -166,7 +167,9 @@ def _mounts(init: int, sandbox: Sandbox, folders: Folders) -> list[str]:
         return [f"they cannot be read: {error.strerror}"]
     if project not in [mount.point for mount in found]:
         return ["the project is not there"]
-    return [word for mount in found for word in _odd(mount, project, places)]
+    host = {mount.device for mount in mounts("self")}
+    wrong = [f"{m.point} is the host's" for m in found if m.point in _FRESH and m.device in host]
+    return wrong + [word for mount in found for word in _odd(mount, project, places)]
 
 
 def _odd(mount: Mount, project: str, places: Mapping[str, tuple[str, str]]) -> Iterator[str]:
@@ -192,7 +195,7 @@ def _process_one(init: int) -> list[str]:
         words = Path(f"/proc/{init}/cmdline").read_bytes().split(b"\0")
     except OSError as error:
         return [f"it cannot be read: {error.strerror}"]
-    wrong = [] if b"/opt/csb/helper.sh" in words else [f"it is {words[0]!r}"]
+    wrong = [] if words[1:3] == [b"-p", b"/opt/csb/helper.sh"] else [f"it is {words[0]!r}"]
     if _status(init).get("NSpid", "").split()[-1:] != ["1"]:
         wrong.append("the helper is not process 1")
     return wrong

@@ -14,7 +14,7 @@ from csb_mcp.host.attack import outside, table
 from csb_mcp.host.attack.calls import calls
 from csb_mcp.host.attack.network import network_attacks
 from csb_mcp.host.attack.plants import MARKER, Plants, planted
-from csb_mcp.host.attack.protected import folders_above, protected
+from csb_mcp.host.attack.protected import folders_above, links, protected
 from csb_mcp.host.attack.table import Answers, Attack
 from csb_mcp.host.launchers import find_tool, sources
 from csb_mcp.model import Folders, Probe, Sandbox, Verification
@@ -45,6 +45,7 @@ ROWS = {
     "limits": "the host from one that takes all",
     "system-calls": "the kernel's calls that are not needed inside",
     "foreign-calls": "the kernel, from numbers that the filter cannot know",
+    "user-namespaces": "what root of a namespace may do",
     "host-sockets": "sockets of the host, by path",
     "abstract-sockets": "sockets of the host, by name",
     "host-loopback": "servers on the host's loopback",
@@ -130,6 +131,8 @@ def _attacks(sandbox: Sandbox, folders: Folders, plants: Plants) -> Iterator[Att
     yield from _process_attacks(sandbox, plants)
     for path in protected(sandbox):
         yield Attack("protected-paths", ("writable", path))
+    for path in links(sandbox):
+        yield Attack("protected-paths", ("link", path))
     for path in folders_above(sandbox):
         yield Attack("protected-paths", ("movable", path))
     yield Attack("display-key", ("display", ""))
@@ -202,6 +205,7 @@ def _process_attacks(sandbox: Sandbox, plants: Plants) -> Iterator[Attack]:
     for i in range(0, len(wanted), _CALLS):
         yield Attack("system-calls", ("calls", wanted[i : i + _CALLS]), control=True)
     yield Attack("foreign-calls", ("foreign",))
+    yield Attack("user-namespaces", ("user_namespace",), control=True)
     for name, token in plants.sockets:
         row = "abstract-sockets" if name.startswith("@") else "host-sockets"
         yield Attack(row, ("unix", name), token, control=True)

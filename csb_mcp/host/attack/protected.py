@@ -58,6 +58,20 @@ def _named(top: str) -> Iterator[str]:
             yield path[len(top) + 1 :]
 
 
+def links(sandbox: Sandbox) -> list[str]:
+    """Links on the way to a target: a sandbox with one is not even started."""
+    top = sandbox.spec.project_dir
+    names = [name for name in TARGETS if name not in sandbox.unguarded]
+    ways = (part for name in names for part in _ways(name))
+    return [f"{top}/{way}" for way in dict.fromkeys(ways) if os.path.islink(top / way)]
+
+
+def _ways(name: str) -> Iterator[str]:
+    parts = name.split("/")
+    for i in range(len(parts)):
+        yield "/".join(parts[: i + 1])
+
+
 def folders_above(sandbox: Sandbox) -> list[str]:
     """The folders in the project that those lie in: moved away, they would take them along."""
     top = str(sandbox.spec.project_dir)
