@@ -180,24 +180,25 @@ def climb(path: str) -> str:
     raise Refused("ENOENT")
 
 
+def _mounts(pid: str) -> set[str]:
+    with open(f"/proc/{pid}/mountinfo", errors="replace") as file:
+        return {line.split(" ", 1)[0] for line in file}
+
+
 def descriptors() -> str:
-    """Files, folders and devices that some process has open and that cannot be found in here."""
+    """Files, folders and disks that some process has open and that lie on no mount of its own."""
     found: list[str] = []
     for place in _descriptors():
+        _, _, pid, _, fd = place.split("/")
         try:
-            there, name = os.stat(place), os.readlink(place)
+            mode, name = os.stat(place).st_mode, os.readlink(place)
+            with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+                mount = next((line.split()[1] for line in file if line.startswith("mnt_id:")), "")
+            own = _mounts(pid)
         except OSError:
             continue
-        mode = there.st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)):
-            continue
-        if name.endswith(" (deleted)") or name.startswith("/memfd:"):
-            continue
-        try:
-            here = os.stat(name)
-        except OSError:
-            here = None
-        if here is None or (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+        kind = stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)
+        if kind and mount not in own and not name.startswith("/memfd:"):
             found.append(f"{place} -> {name}")
     if found:
         return " ".join(found)

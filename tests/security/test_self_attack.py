@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from csb_mcp.host.attack import prober
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
 from tests.support.attacked import Edit, alter, notices
 
@@ -30,7 +31,7 @@ ALTERED: dict[str, tuple[str, list[Edit]]] = {
     "cgroup namespace": ("namespaces", [cut("--unshare-cgroup-try ")]),
     "network namespace": (
         "namespaces host-loopback host-addresses abstract-sockets network-devices routes",
-        [cut(" --unshare-net")],
+        [cut("args+=(--unshare-net)", ":", "network.sh")],
     ),
     "no more user namespaces": ("refused", [cut("--disable-userns ")]),
     "process 1 is the helper": ("process-one", [cut(" --as-pid-1")]),
@@ -104,12 +105,6 @@ STANDARD_FOLDER = ("/bin/bash", "-c", 'exec "$@" </etc', "-")
 NO_CLOSE = cut("  close_others 9\n")
 NO_STANDARD_LOOK = cut("    [[ ! -d /proc/self/fd/$fd ]] ||", "    true ||")
 NO_LINK_LOOK = cut("    [[ ! -L $above ]] || die", "    true || die")
-MANY_FILES = ("/bin/bash", "-c", 'ulimit -n 200000; exec "$@"', "-")
-NO_FILES = cut(
-    "    ulimit -Hn 65536 2>/dev/null || ulimit -n 65536 2>/dev/null || :\n", "", HELPER
-)
-
-
 @pytest.mark.parametrize(
     ("around", "edits", "said"),
     [
@@ -117,11 +112,9 @@ NO_FILES = cut(
         pytest.param(OPEN_FOLDER, [NO_CLOSE], "open-files", id="an open folder is not closed"),
         pytest.param(STANDARD_FOLDER, [], "refused", id="a folder as stdin"),
         pytest.param(STANDARD_FOLDER, [NO_STANDARD_LOOK], "open-files", id="and nobody looks"),
-        pytest.param(MANY_FILES, [], None, id="many files", marks=pytest.mark.root),
-        pytest.param(MANY_FILES, [NO_FILES], "limits", id="no bound", marks=pytest.mark.root),
     ],
 )
-async def test_what_was_open_and_allowed_outside(
+async def test_what_was_open_outside(
     around: tuple[str, ...],
     edits: list[Edit],
     said: str | None,
@@ -129,9 +122,21 @@ async def test_what_was_open_and_allowed_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alter(monkeypatch, short_dir, edits)
-    place = "around" if around is MANY_FILES else "around_launcher"
-    found = await notices(short_dir, command=("/bin/sleep", "60"), **{place: around})
+    found = await notices(short_dir, command=("/bin/sleep", "60"), around_launcher=around)
     assert said in found if said else found == {}, found
+
+
+FEW = cut("65536", "256", HELPER)  # a host's own bound may be lower than ours
+NO_BOUND = cut("    ulimit -Hn 256 2>/dev/null || ulimit -n 256 2>/dev/null || :\n", "", HELPER)
+
+
+@pytest.mark.parametrize("edits", [[FEW], [FEW, NO_BOUND]], ids=["bound", "no bound"])
+async def test_a_bound_of_open_files(
+    edits: list[Edit], short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alter(monkeypatch, short_dir, edits)
+    monkeypatch.setattr(prober, "FILES", 256)
+    assert set(await notices(short_dir)) == ({"limits", "limits-outside"} if len(edits) > 1 else set())
 
 
 @pytest.mark.parametrize(

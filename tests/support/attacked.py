@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import struct
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -17,6 +16,8 @@ import pytest
 from csb_mcp.errors import HelperFailed, SandboxEnded
 from csb_mcp.host import launchers
 from csb_mcp.host.attack.prober import InsideProber
+from csb_mcp.lib.processes import descendants
+from csb_mcp.lib.xauth import new_cookie, pack_wild
 from csb_mcp.model import Outcome, Probe, Sandbox, SandboxSpec, SandboxState, Verification
 from tests.support.launched import DEADLINE, Host, Launched, launched
 
@@ -98,9 +99,7 @@ async def notices(
 async def display(host: Host, box: Launched) -> AsyncGenerator[None]:
     """A display for ``box``, with its window manager if there is one."""
     folders = box.folders
-    cookie = struct.pack(">HHH18sH16s", 0xFFFF, 0, 0, b"MIT-MAGIC-COOKIE-1", 16, os.urandom(16))
-    cookie = cookie[:4] + struct.pack(">H", 0) + struct.pack(">H", 18) + cookie[6:]
-    folders.xauthority.write_bytes(cookie)
+    folders.xauthority.write_bytes(pack_wild(new_cookie()))
     folders.framebuffer.mkdir()
     os.mkfifo(folders.display_ready)
     for path in (folders.framebuffer, folders.display_ready):
@@ -114,11 +113,15 @@ async def display(host: Host, box: Launched) -> AsyncGenerator[None]:
             *("--ready-fifo", folders.display_ready),
         ],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
         env={"HOST_SECRET": "hunter2"},
     )
     try:
         await _ready(process, folders.x11 / "X0")
+        if host.launchers.tool("lwm"):
+            await _managed(process)
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -133,3 +136,18 @@ async def _ready(process: subprocess.Popen[bytes], socket: Path) -> None:
         if process.poll() is not None:
             raise HelperFailed(f"the display ended: {process.returncode}")
         await asyncio.sleep(0.01)
+
+
+async def _managed(server: subprocess.Popen[bytes]) -> None:
+    """Until the window manager is at its work: the last process of its box has been started."""
+    deadline = time.monotonic() + DEADLINE
+    while not any(comm(pid) == "lwm" for pid in descendants(server.pid)):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""

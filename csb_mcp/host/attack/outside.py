@@ -12,7 +12,6 @@ from csb_mcp.lib.processes import children, descendants, peer_pid, stat_fields
 from csb_mcp.model import Folders, Probe, Sandbox
 
 _NAMESPACES = ("user", "pid", "mnt", "ipc", "uts", "net", "cgroup")
-_FILES = 65536
 _MANAGER_MEMORY = 131072 * 1024
 # What the launcher sets for process 1; what was lent for the payload alone is not among it.
 _VARIABLES = re.compile(
@@ -37,7 +36,6 @@ _X_READ_ONLY = re.compile(
     r"/|/usr|/s?bin|/lib(32|64|x32)?|/nix/store|/etc/.+|/run/(xauthority|xkb|xkbcomp)"
     r"|/tmp/\.X11-unix|.*/xkbcomp"
 )
-_X_FILES = re.compile(r"/(usr|nix|etc|run/framebuffer|run/xkb|dev|tmp|proc)\b.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,8 @@ def place_of(path: Path) -> tuple[str, str]:
     return longest.device, (longest.root.rstrip("/") + rest) or "/"
 
 
-def look(sandbox: Sandbox, folders: Folders, init: int) -> Iterator[Probe]:
-    """The rows of the payload's tree; ``init`` is its process 1."""
+def look(sandbox: Sandbox, folders: Folders, init: int, files: int) -> Iterator[Probe]:
+    """All rows; ``init`` is process 1 inside, ``files`` how many it may have open at most."""
     parent = int((stat_fields(init) or ["", "0"])[1])
     every = [init, *descendants(init)]
     shared = ("net",) if sandbox.spec.network == "host" else ()
@@ -85,7 +83,7 @@ def look(sandbox: Sandbox, folders: Folders, init: int) -> Iterator[Probe]:
     yield _row("arguments", "what others on the host may read", _arguments(parent, sandbox))
     yield _row("mounts", "what of the host is to be seen", _mounts(init, sandbox, folders))
     yield _row("process-one", "the helper, which outlives kill -9 -1", _process_one(init))
-    most = {"Max core file size": 0, "Max open files": _FILES, "Max processes": sandbox.spec.pids}
+    most = {"Max core file size": 0, "Max open files": files, "Max processes": sandbox.spec.pids}
     yield _row("limits-outside", "the host from one that takes all", _limits(init, most))
     yield from _display(folders, init)
 
@@ -275,14 +273,18 @@ def _box_mounts(pid: int, writable: set[tuple[str, str]]) -> list[str]:
 
 
 def _open_files(pid: int) -> list[str]:
+    """Files and folders that are open and lie on no mount of its own: they were opened outside."""
+    own = {line.split(" ", 1)[0] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
     wrong: list[str] = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
             found, name = os.stat(f"/proc/{pid}/fd/{fd}"), os.readlink(f"/proc/{pid}/fd/{fd}")
+            info = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
         except OSError:
             continue
+        match = re.search(r"^mnt_id:\s*([0-9]+)", info, re.MULTILINE)
         kind = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-        if kind and not _X_FILES.fullmatch(name):
+        if kind and match and match[1] not in own and not name.startswith("/memfd:"):
             wrong.append(f"it has {name} open")
     return wrong
 

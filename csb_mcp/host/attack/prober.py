@@ -25,6 +25,7 @@ PROGRAM = "/opt/csb/probes.py"
 
 _SECONDS = 15.0
 _CALLS = 80  # whose names fit into one answer
+FILES = 65536  # that one process may have open
 _TMP, _SHM, _RUN, _OURS = 1024**3, 512 * 1024**2, 64 * 1024**2, 1024**2
 
 ROWS = {
@@ -77,7 +78,7 @@ class InsideProber:
                 )
                 inside = table.judge(ROWS, attacks, inside, control)
         looked = await asyncio.to_thread(
-            lambda: list(outside.look(sandbox, folders, helper.init_pid))
+            lambda: list(outside.look(sandbox, folders, helper.init_pid, FILES))
         )
         probes = tuple(sorted((*inside, *looked), key=_order))
         return Verification(
@@ -107,7 +108,9 @@ async def _inside(helper: Helper, python: Path, attacks: Sequence[Attack]) -> An
         )
     except HelperFailed:
         return Answers()  # it was killed: nothing is known
-    return table.parse(nonce, result.stdout, result.stderr)
+    answers = table.parse(nonce, result.stdout, result.stderr)
+    answers.odd |= result.exit_code != 0 or result.truncated or bool(result.stderr)
+    return answers
 
 
 async def _outside(python: Path, attacks: Sequence[Attack]) -> Answers:
@@ -197,7 +200,7 @@ def _process_attacks(sandbox: Sandbox, plants: Plants) -> Iterator[Attack]:
         yield Attack("shared-memory", ("shared_memory", key), token, control=True)
     yield Attack("terminal", ("terminal",))
     yield Attack("limits", ("limit", "NPROC", sandbox.spec.pids))
-    yield Attack("limits", ("limit", "NOFILE", 65536))
+    yield Attack("limits", ("limit", "NOFILE", FILES))
     yield Attack("limits", ("limit", "CORE", 0))
     yield Attack("limits", ("protected_from_oom",))
     yield Attack("set-uid", ("set_uid",))

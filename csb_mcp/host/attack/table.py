@@ -37,7 +37,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Answers:
-    """What one run of the program said, read as hostile. ``odd``: somebody else spoke, too."""
+    """What one run of the program said, read as hostile. ``odd``: somebody else spoke, too, or it
+    did not come to its end."""
 
     by_number: Mapping[int, Answer] = field(default_factory=dict[int, Answer])
     everything: str = ""
@@ -104,7 +105,7 @@ def _row(
     if broken:
         return _probe(name, protects, Outcome.BROKEN, "; ".join(broken))
     if missing or inside.odd:
-        why = "others inside answered too" if inside.odd else f"{missing} attacks gave no answer"
+        why = "somebody inside disturbed it" if inside.odd else f"{missing} attacks gave no answer"
         return _probe(name, protects, Outcome.UNTESTED, why)
     if not held:
         return _probe(name, protects, Outcome.UNTESTED, "; ".join(unknown))
