@@ -145,21 +145,23 @@ def merged(
 ) -> tuple[tuple[EgressRequest, ...], list[EgressRequest], bool]:
     """What is pending after ``asks``, the last one last; what is new; whether some are left out."""
     pending = {(asked.host, asked.port): asked for asked in record.pending}
-    new: dict[tuple[str, int], EgressRequest] = {}
-    rules, left_out = record.allowed_hosts + record.denied_hosts, False
+    rules, latest = record.allowed_hosts + record.denied_hosts, dict[tuple[str, int], Ask]()
     for ask in filter(_is_sound, asks):
-        key = ask.host, ask.port
-        if named(*key, rules):
-            continue  # answered while it was on its way
+        if not named(ask.host, ask.port, rules):  # else answered while it was on its way
+            latest.pop((ask.host, ask.port), None)
+            latest[ask.host, ask.port] = ask
+    kept = list(latest.items())[-MAX_PENDING:]
+    new: list[EgressRequest] = []
+    left_out = len(kept) < len(latest)
+    for key, ask in kept:
         before = pending.pop(key, None)
         if before is None and not budget.take():
             left_out = True
             continue
         pending[key] = _request(ask, before)
-        if before is None or key in new:
-            new[key] = pending[key]
-    kept = tuple(pending.values())[-MAX_PENDING:]
-    return kept, [asked for asked in new.values() if asked in kept], left_out
+        if before is None:
+            new.append(pending[key])
+    return tuple(pending.values())[-MAX_PENDING:], new, left_out
 
 
 def _request(ask: Ask, before: EgressRequest | None) -> EgressRequest:

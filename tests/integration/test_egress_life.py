@@ -1,8 +1,10 @@
 """A supervisor decides what gets out: asked, allowed, denied, over a daemon's end and a proxy's."""
 
 import asyncio
+import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.support.internet import Internet, internet
 from tests.support.mcp_client import connection
 from tests.support.networks import Inside, put_into
 from tests.support.rest import rest_client, serving
+from tests.support.sandboxes import short_folder
 from tests.support.servers import Server
 
 COMMAND = Path(sys.executable).with_name("csb-mcp")
@@ -177,3 +180,31 @@ async def past_events(app: App, sandbox: str) -> AsyncIterator[Any]:
             yield event
         if event.sequence >= last:
             return
+
+
+async def test_a_sandbox_that_is_attacked_first(
+    app: App, project: Path, settings: Settings, rest: httpx2.AsyncClient
+) -> None:
+    body = {"project_dir": str(project), "network": "allowlist", "verify": True}
+    made = await rest.post("/api/sandboxes", json=body)
+    assert made.status_code == 201, made.text
+    sandbox = made.json()["id"]
+    table = await cli(settings, "verify", sandbox)
+    assert re.search(r"^held +proxy ", table, re.MULTILINE)
+    assert re.search(r"^it holds: \d+ held, 0 broken", table, re.MULTILINE)
+    assert (await app.service.get(sandbox)).pending == ()  # no attack asks the supervisor
+
+
+def test_the_doctor_attacks_and_leaves_nothing() -> None:
+    before = set(Path("/dev/shm").glob("csb-attack-*"))
+    with short_folder() as home:
+        env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "CSB_MCP_MAX_NETWORK": "allowlist"}
+        run = [COMMAND, "doctor", "--attack", "--json"]
+        done = subprocess.run(run, env=env, check=True, capture_output=True, timeout=100)
+    found = json.loads(done.stdout)
+    by_name = {one["network"]: one for one in found["networks"]}
+    assert found["held"]
+    assert {probe["outcome"] for probe in by_name["none"]["probes"]} == {"held"}
+    assert by_name["allowlist"]["held"]
+    assert "max_network" in by_name["full"]["left_out"]
+    assert set(Path("/dev/shm").glob("csb-attack-*")) <= before

@@ -17,6 +17,7 @@ from csb_mcp.errors import (
     Forbidden,
     InvalidInput,
     SandboxEnded,
+    StoreUnusable,
 )
 from csb_mcp.model import (
     PRESETS,
@@ -133,6 +134,7 @@ async def test_a_flood_of_names_is_bounded(service: Manager, world: World) -> No
     record = await service.get(sandbox)
     assert len(record.pending) == gatekeeper.MAX_PENDING
     assert "more hosts than are kept" in record.warnings[0]
+    assert record.pending[-1].host == "h499.example"  # the newest are kept
     assert (await kinds(service, sandbox)).count("egress_request") <= 33
 
 
@@ -237,6 +239,25 @@ async def test_once(service: Manager, world: World) -> None:
     for wrong in ("*.h.example", "pypi"):
         with pytest.raises(InvalidInput, match="only one host"):
             await service.allow_host(sandbox, wrong, once=True)
+
+
+async def test_a_denial_holds_on_a_full_disk(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, proxy = await made(service, world, "h.example")
+
+    async def full(_: Sandbox) -> None:
+        raise StoreUnusable("the store did not take it")
+
+    monkeypatch.setattr(store(service), "update", full)
+    proxy.ask("other.example")
+    assert (await asked(service, sandbox)).satisfied  # a request is told all the same
+    with pytest.raises(StoreUnusable):
+        await service.allow_host(sandbox, "other.example", once=False)
+    with pytest.raises(StoreUnusable):
+        await service.deny_host(sandbox, "h.example")
+    assert (proxy.allowed, proxy.denied) == ((), ("h.example",))
+    assert (await service.egress(sandbox)).denied == ("h.example",)
 
 
 async def test_a_network_without_a_proxy(service: Manager, world: World) -> None:
