@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from csb_mcp.config import FORWARDS, NETWORKS, Settings
+from csb_mcp.config import NETWORKS, Settings
 from csb_mcp.errors import Forbidden, InvalidInput
 from csb_mcp.lib.safe_open import open_folder
 from csb_mcp.model import SandboxSpec
@@ -43,19 +43,30 @@ def check_spec(spec: SandboxSpec, settings: Settings, backends: tuple[str, ...])
             field="network",
             hint="max_network in the settings bounds it",
         )
-    _one_of(spec.network, ("none",), "network")
-    _check_forward(spec.forward, settings)
+    _check_way_out(spec, settings)
 
 
-def _check_forward(names: tuple[str, ...], settings: Settings) -> None:
-    for name in names:
-        _one_of(name, FORWARDS, "forward")
+def _check_way_out(spec: SandboxSpec, settings: Settings) -> None:
+    """What goes through an egress proxy needs one; what is let in must be in the settings.
+
+    (Which hosts may be allowed is the business of :mod:`csb_mcp.service.rules`.)
+    """
+    for field, asked in (("allow_hosts", spec.allow_hosts), ("secrets", spec.secrets)):
+        if asked and spec.network != "allowlist":
+            raise InvalidInput(
+                f"only network 'allowlist' has {field}; this is {spec.network!r}",
+                field=field,
+                hint="ask for network 'allowlist'",
+            )
+    for name in spec.secrets:
+        _one_of(name, tuple(settings.secrets), "secrets")
+    for name in spec.forward:
         if name not in settings.forward:
             raise Forbidden(
-                f"the settings do not allow {name!r}",
+                f"the settings do not let {name!r} in",
                 field="forward",
                 choices=settings.forward,
-                hint="forward in the settings lists what may be let in from the host",
+                hint="forward in the settings names what may be let in",
             )
 
 

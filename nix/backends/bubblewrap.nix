@@ -18,7 +18,10 @@
   gh ? null,
   xauth ? null,
   xdg-dbus-proxy ? null,
+  # For networks other than none: its egress proxy and door; network full.
   python3 ? null,
+  passt ? null,
+  nftables ? null,
   # What a payload finds in its PATH.
   tools ? [
     bash
@@ -60,6 +63,8 @@ let
     XAUTH = program xauth "xauth";
     DBUS_PROXY = program xdg-dbus-proxy "xdg-dbus-proxy";
     PYTHON = program python3 "python3";
+    PASTA = program passt "pasta";
+    NFT = program nftables "nft";
   };
   start = "#!${program bash "bash"} -p\nset -euo pipefail\n";
 
@@ -79,6 +84,8 @@ let
         cp "$helperPath" "$out/helper.sh"
         cp ${./bus.py} "$out/bus.py"
         cp ${./chromium-policy.json} "$out/chromium-policy.json"
+        cp ${./door.py} "$out/door.py"
+        cp ${./scope.py} "$out/scope.py"
         for name in chromium chromium-browser google-chrome; do
           cp "$wrapperPath" "$out/bin/$name"
           chmod 0555 "$out/bin/$name"
@@ -91,6 +98,7 @@ writeShellApplication {
   text =
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
+    + builtins.readFile ./network.sh
     + builtins.readFile ./forward.sh
     + builtins.readFile ./bubblewrap.sh;
 }

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001  run as a script, inside; it is in no package
 """Stands between xdg-dbus-proxy and the session bus: ``bus.py UID PROXY RULE...``, as PID 1.
 
 A client says in its greeting which user it is, by the number that it has inside; the bus compares

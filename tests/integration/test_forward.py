@@ -529,7 +529,7 @@ async def test_the_settings_bound_it_and_the_record_shows_it(
         with pytest.raises(Forbidden) as caught:
             await create(app, project, forward=("git",))
         assert caught.value.field == "forward"
-        with pytest.raises(InvalidInput):
+        with pytest.raises(Forbidden):
             await create(app, project, forward=("everything",))
         with pytest.raises(CreateFailed, match=r"ssh-agent: .*none is not there"):
             await create(app, project, forward=("gh", "ssh-agent"))
