@@ -441,7 +441,11 @@ main() {
   fi
   enter_project
   default_home
-  [[ -n $print ]] || go_through_pasta "$@"
+  [[ $network != full || -n $inside || -n $print ]] || {
+    forward_find
+    keep_for_inside
+    go_through_pasta ${forward_words[@]+"${forward_words[@]}"} "$@"
+  }
   take_network
   exec 9<"$CSB_BPF"
   close_others 9

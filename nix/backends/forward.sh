@@ -14,7 +14,8 @@ forwards=()  # as asked for
 forwarded=() # KIND=VALUE
 git_identity=$'[user]\n\tname = agent\n\temail = agent@csb.invalid' # the user's is not lent unasked
 lent=()      # NAME=VALUE for the payload's environment: never in arguments
-x_cookie='' bus='' bus_door='' bus_end=''
+x_cookie='' bus='' bus_door='' by_hand=''
+forward_words=() # what goes through pasta
 
 # The only service of the session bus that is talked to. Not the portals: to them the proxy is a
 # program of the host like any other, which may start programs, read the screen and open addresses.
@@ -23,24 +24,49 @@ BUS_RULES=(
   '--broadcast=org.freedesktop.Notifications=org.freedesktop.Notifications.*@/org/freedesktop/Notifications'
 )
 
+# Behind pasta there is neither the session's environment nor a way back, so it is looked for before.
 forward_find() {
   local each name asked=' '
   for each in ${forwards[@]+"${forwards[@]}"}; do
     case $each in
       git=*) git_identity=$(<"${each#git=}") ;;
       x-cookie=*) x_cookie=$(<"${each#x-cookie=}") ;;
+      lent=*) read_lent "${each#lent=}" ;;
       *=*) forwarded+=("$each") ;;
       *)
+        [[ -z $inside ]] || continue
         for name in "${FORWARD_NAMES[@]}" ''; do
           [[ $name != "$each" ]] || break
         done
         [[ -n $name ]] || die "--forward $each is none of: ${FORWARD_NAMES[*]}"
         [[ $asked != *" $name "* ]] || continue
         asked+="$name "
+        by_hand=1
         "find_${name//-/_}"
         ;;
     esac
   done
+}
+
+# keep_for_inside: what was found outside, as arguments; what is secret of it in a file that is removed
+# as soon as it was read.
+keep_for_inside() {
+  local each file
+  [[ -n $by_hand ]] || return 0
+  for each in ${forwarded[@]+"${forwarded[@]}"}; do
+    forward_words+=(--forward "$each")
+  done
+  file=$("${CSB_MKDIR%/*}/mktemp" -- "${XDG_RUNTIME_DIR:-/tmp}/csb-lent.XXXXXXXX") ||
+    die '--forward: no file can be made in XDG_RUNTIME_DIR'
+  printf '%s\0' "$git_identity" "$x_cookie" ${lent[@]+"${lent[@]}"} >"$file"
+  forward_words+=(--forward "lent=$file")
+}
+
+read_lent() {
+  local values=()
+  mapfile -d '' -t values <"$1"
+  "${CSB_MKDIR%/*}/rm" -f -- "$1"
+  git_identity=${values[0]} x_cookie=${values[1]} lent=("${values[@]:2}")
 }
 
 # found KIND SOCKET ADVICE
@@ -85,15 +111,23 @@ find_dbus() {
   address=${address%%;*}
   [[ $address == unix:path=* ]] || die "--forward dbus: only a bus of the kind unix:path=, not $address"
   address=${address#unix:path=}
-  found dbus "${address%%,*}" 'is there a session bus?'
-  bus_door=${XDG_RUNTIME_DIR:-/tmp}/csb-bus.$$
-  "$CSB_MKDIR" -m 0700 -- "$bus_door" || die "--forward dbus: $bus_door cannot be made"
-  # Whoever holds the other end is the bus's door; when it has ended, its folder goes too.
-  exec {bus_end}> >(
+  address=${address%%,*}
+  found dbus "$address" 'is there a session bus?'
+  [[ -n $print ]] || make_bus_door "${address%/*}"
+}
+
+# A folder for the door's socket, beside the bus's own; it goes when what we become has ended (behind
+# pasta nothing of us lives that long, so it is left to somebody out here).
+make_bus_door() {
+  bus_door=$("${CSB_MKDIR%/*}/mktemp" -d -- "$1/csb-bus.XXXXXXXX") ||
+    die "--forward dbus: no folder can be made in $1"
+  forwarded+=("bus-door=$bus_door")
+  (
     trap '' HUP INT QUIT TERM
-    while read -r; do :; done
+    close_others
+    "${CSB_MKDIR%/*}/tail" -s 0.5 --pid=$$ -f /dev/null
     "${CSB_MKDIR%/*}/rm" -rf -- "$bus_door"
-  )
+  ) </dev/null >/dev/null 2>&1 &
 }
 
 find_gpu() {
@@ -222,7 +256,7 @@ cookie_args() {
 bus_args() {
   [[ -n ${CSB_DBUS_PROXY:-} ]] || die '--forward dbus: xdg-dbus-proxy is not installed'
   [[ -n ${CSB_PYTHON:-} ]] || die '--forward dbus: no python3 is installed'
-  [[ -S $bus && -d $bus_door ]] || die "--forward dbus: no socket $bus"
+  [[ -S $bus && (-d $bus_door || -n $print) ]] || die "--forward dbus: no socket $bus"
   local ready word=''
   [[ -n $print ]] || {
     exec {ready}< <(run_bus_door)
@@ -230,7 +264,6 @@ bus_args() {
     exec {ready}<&-
     [[ $word == ready ]] || die '--forward dbus: its proxy did not start'
   }
-  [[ -z $bus_end ]] || exec {bus_end}>&-
   local value=$bus_door/bus kind=dbus
   [[ -n $print ]] || bind_socket /run/csb/forward/bus
   args+=(--setenv DBUS_SESSION_BUS_ADDRESS unix:path=/run/csb/forward/bus)
@@ -253,7 +286,7 @@ run_bus_door() {
   read -r inside outside rest </proc/self/uid_map || :
   trap '' HUP INT QUIT
   exec 7<"$CSB_BPF" 0</dev/null
-  close_others 7 ${bus_end:+"$bus_end"}
+  close_others 7
   exec_bwrap box "$CSB_PYTHON" -I -S /opt/csb/bus.py $((EUID - inside + outside)) \
     "$CSB_DBUS_PROXY" "${BUS_RULES[@]}"
 }

@@ -83,8 +83,10 @@ go_through_pasta() {
   local options=(--quiet --foreground --config-net --no-map-gw -t none -u none -T none -U none
     --dns-forward "$RESOLVER")
   heal_pipe
+  # With a /proc of that pid namespace: bwrap looks its child up there, and fails if the host, by
+  # chance, has no process of that number.
   exec -c ${healed[@]+"${healed[@]}"} "$CSB_PASTA" "${options[@]}" -- "$CSB_SETPRIV" --pdeathsig KILL \
-    "$CSB_BASH" -p "$0" --inside "$base" --outside "${own[*]}" "$@"
+    "${CSB_SETPRIV%/*}/unshare" --mount-proc "$CSB_BASH" -p "$0" --inside "$base" --outside "${own[*]}" "$@"
 }
 
 # Debian 12's pasta gives up if SIGPIPE was ignored by who started us; a shell cannot undo that.

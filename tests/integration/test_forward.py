@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from csb_mcp.lib.processes import descendants
 from csb_mcp.lib.xauth import new_cookie, pack_wild
 from csb_mcp.model import CommandResult
 from tests.conftest import User
+from tests.support.internet import internet
 from tests.support.launched import OWN_UID, Host, Launched, launched
 from tests.support.sandboxes import create, mentions, project_in, running_app, settings_in
 from tests.support.session import Session, session, until
@@ -455,14 +456,16 @@ async def test_the_users_screen_beside_the_sandboxs_own(world: World) -> None:
 # -- by hand: the launcher itself looks --
 
 
-def by_hand(world: World, *words: str, env: dict[str, str] | None = None) -> str:
+def by_hand(
+    world: World, *words: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+) -> str:
     host = Host.make(world.base, world.user.uid)
     (world.base / "inside").mkdir()
     world.session.give(world.base / "inside")
     launcher = str(host.launchers.path("bubblewrap"))
     argv = [launcher, "--home", str(world.base / "inside"), *words]
     done = subprocess.run(
-        world.session.command(*argv),
+        [*prefix, *(world.user.command if prefix else world.session.command)(*argv)],
         env=world.session.environ | (env or {}),
         capture_output=True,
         text=True,
@@ -497,7 +500,25 @@ def test_by_hand(world: World) -> None:
     assert said.count("heard") == 1
     assert "refused\n" in said
     assert "\n0\n" in said
-    until(lambda: not list(world.session.runtime.glob("csb-bus.*")))
+    until(lambda: not list(world.session.runtime.glob("csb-*")))
+
+
+def test_by_hand_through_pasta(world: World) -> None:
+    """What is found outside comes through; what is secret of it is nowhere left."""
+    identity(world)
+    world.session.agent()
+    world.session.bus(*BUS_NAMES)
+    note = SEND.format(BUS_NAMES[0], "org/freedesktop/Notifications", BUS_NAMES[0] + ".Notify")
+    other = SEND.format(BUS_NAMES[1], "x", "a.b.C")
+    look = f"git config user.name; ssh-add -l; {note}; {other} || echo refused; echo [$GH_TOKEN]"
+    words = hand_words(world, "git", "ssh-agent", "gh", "dbus")
+    with internet() as net:
+        options = ("--network", "full", *words, "bash", "-c", look)
+        said = by_hand(world, *options, env={"GH_TOKEN": TOKEN}, prefix=net.prefix)
+    for part in ('Ann "A" \\ Øre\n', "test-key", "heard", f"[{TOKEN}]", "refused\n"):
+        assert part in said
+    assert said.count("heard") == 1
+    until(lambda: not list(world.session.runtime.glob("csb-*")))
 
 
 def test_the_users_screen_by_hand(world: World) -> None:
