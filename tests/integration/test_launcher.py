@@ -198,7 +198,11 @@ def test_contract_help_and_refusals(hand: Hand) -> None:
     assert hand.run("--contract").stdout == f"{CONTRACT}\n"
     assert "--project-source" in hand.run("--help").stdout
     for words, why in (
-        (("--network", "full", "."), "network full"),
+        (("--network", "wifi", "."), "none, allowlist, full, host"),
+        (("--network", "allowlist", "."), "--egress-dir"),
+        (("--egress-dir", "/tmp", "."), "--network allowlist"),
+        (("--inside", "/", "--network", "none", "."), "not for you"),
+        (("--inside", "/", "--network", "full", "."), "as root"),
         (("--share-everything", "yes"), "unknown option"),
         (("--pids", "many", "."), "not a number"),
         (("/usr",), "cannot be a project"),
