@@ -16,7 +16,11 @@ from csb_mcp.places import daemon_log, prepare, try_lock
 _SECONDS = 25.0  # clients give a server about 30 to come up
 _POLL_MILLISECONDS = 10
 _TAIL = 4096  # bytes of the log that are shown if it fails
-_KEPT = ("HOME", "PATH", "LANG", "USER", "LOGNAME", "SUDO_UID", "SUDO_GID")
+_SESSION = (  # where the session has what may be forwarded; none of them is a secret
+    *("SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY"),
+    *("PULSE_SERVER", "GH_CONFIG_DIR"),
+)
+_KEPT = ("HOME", "PATH", "LANG", "USER", "LOGNAME", "SUDO_UID", "SUDO_GID", *_SESSION)
 _KEPT_PREFIXES = ("LC_", "XDG_", PREFIX)
 
 T = TypeVar("T")

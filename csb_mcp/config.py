@@ -59,7 +59,9 @@ class Settings:
     sandboxes and clients. ``disk_reserve``: with fewer bytes free on the disk of the state folder,
     sandboxes that write are paused. ``cgroup_parent``: a folder of cgroup v2 that was given to us,
     where none is found by itself. ``egress_hosts``: hosts that may be allowed at all (``*``: any).
-    ``forward``: what of the host sandboxes may be given if they ask for it. ``secrets``: by name,
+    ``forward``: what of the host sandboxes may be given if they ask for it. ``ssh_agent``,
+    ``display``, ``xauthority``: where the user's session has the agent's socket, the X screen
+    (``:N``) and its cookies, for a daemon that the session did not start. ``secrets``: by name,
     what the egress proxy may put into requests. ``bwrap`` ...: absolute paths of programs, where
     they are not to be looked for in the usual places.
     """
@@ -78,6 +80,9 @@ class Settings:
     cgroup_parent: Path | None = None
     egress_hosts: tuple[str, ...] = ("*",)
     forward: tuple[str, ...] = ()
+    ssh_agent: Path | None = None
+    display: str | None = None
+    xauthority: Path | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     bwrap: Path | None = None
     tmux: Path | None = None
@@ -266,6 +271,7 @@ def _text(value: object) -> str:
 _CONVERTERS: dict[str, Callable[[object], object]] = {
     "max_network": _network,
     "run_as": _text,
+    "display": _text,
     "uid_base": _whole,
     "disk_reserve": parse_size,
     "project_roots": _paths,
@@ -273,7 +279,9 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     "forward": _forwards,
     "secrets": _secrets,
     **dict.fromkeys(("create_timeout", "stop_timeout", "idle_exit"), parse_duration),
-    **dict.fromkeys(("state_dir", "runtime_dir", "cgroup_parent"), _path),
+    **dict.fromkeys(
+        ("state_dir", "runtime_dir", "cgroup_parent", "ssh_agent", "xauthority"), _path
+    ),
     **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium", "pasta", "nft"), _path),
 }
 SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)

@@ -14,8 +14,6 @@ shopt -s checkwinsize histappend
 alias ls='ls --color=auto' grep='grep --color=auto' ll='ls -l'
 """,
     ".profile": '[ -z "$BASH_VERSION" ] || . ~/.bashrc\n',
-    # Who did it, when a commit is made inside; the user's own identity is not lent unasked.
-    ".gitconfig": "[user]\n\tname = agent\n\temail = agent@csb.invalid\n",
 }
 
 

@@ -21,6 +21,9 @@ _PACKAGES: Mapping[str, tuple[str, str, str, str]] = {
     "systemd-nspawn": ("systemd-container", "systemd-container", "systemd", "systemd"),
     "qemu": ("qemu-system-x86", "qemu-system-x86-core", "qemu-base", "qemu"),
     "lwm": ("lwm", "", "", "lwm"),
+    "gh": ("gh", "gh", "github-cli", "gh"),
+    "xdg-dbus-proxy": ("xdg-dbus-proxy", "xdg-dbus-proxy", "xdg-dbus-proxy", "xdg-dbus-proxy"),
+    "python3": ("python3", "python3", "python", "python3"),
     "apparmor": ("apparmor-profiles", "", "", ""),
 }
 _BROUGHT_BY = {

@@ -1,4 +1,4 @@
-"""Xauthority files with one cookie that fits every host name and display number (FamilyWild).
+"""Xauthority files: ours with one cookie that fits every host name and display number (FamilyWild).
 
 Usual entries are looked up by host name, which differs in every UTS namespace: the client then
 finds no cookie and is refused. The format is that of Xau(3): five fields, big-endian lengths.
@@ -6,11 +6,13 @@ finds no cookie and is refused. The format is that of Xau(3): five fields, big-e
 
 import secrets
 import struct
+from collections.abc import Iterator
 
 PROTOCOL = b"MIT-MAGIC-COOKIE-1"
 """The authorization protocol: whoever knows the cookie may connect."""
 
 _FAMILY_WILD = 0xFFFF
+_FAMILY_LOCAL = 256
 
 
 def new_cookie() -> bytes:
@@ -34,3 +36,28 @@ def unpack_wild(content: bytes) -> bytes:
     if not cookie or content != pack_wild(cookie):
         raise ValueError("not an Xauthority file with one FamilyWild cookie")
     return cookie
+
+
+def find_cookie(content: bytes, number: str) -> bytes:
+    """The cookie for this host's display ``number`` in a user's file; empty if it has none."""
+    for family, _, display, protocol, cookie in _entries(content):
+        ours = family in (_FAMILY_LOCAL, _FAMILY_WILD) and protocol == PROTOCOL
+        if ours and display in (b"", number.encode()):
+            return cookie
+    return b""
+
+
+def _entries(content: bytes) -> Iterator[tuple[int, bytes, bytes, bytes, bytes]]:
+    """As many as are whole: family, address, display number, protocol, data."""
+    at = 0
+    while at + 2 <= len(content):
+        family = int.from_bytes(content[at : at + 2])
+        at += 2
+        fields: list[bytes] = []
+        for _ in range(4):
+            length = int.from_bytes(content[at : at + 2])
+            fields.append(content[at + 2 : at + 2 + length])
+            at += 2 + length
+        if at > len(content):
+            return
+        yield family, fields[0], fields[1], fields[2], fields[3]

@@ -14,6 +14,14 @@
   findutils,
   chromium ? null,
   xvfb ? null,
+  # For what is forwarded: gh, display, dbus.
+  gh ? null,
+  xauth ? null,
+  xdg-dbus-proxy ? null,
+  # For networks other than none: its egress proxy and door; network full.
+  python3 ? null,
+  passt ? null,
+  nftables ? null,
   # What a payload finds in its PATH.
   tools ? [
     bash
@@ -50,6 +58,13 @@ let
     BWRAP = program bubblewrap "bwrap";
     CHROMIUM = program chromium "chromium";
     XVFB = program xvfb "Xvfb";
+    GIT = program git "git";
+    GH = program gh "gh";
+    XAUTH = program xauth "xauth";
+    DBUS_PROXY = program xdg-dbus-proxy "xdg-dbus-proxy";
+    PYTHON = program python3 "python3";
+    PASTA = program passt "pasta";
+    NFT = program nftables "nft";
   };
   start = "#!${program bash "bash"} -p\nset -euo pipefail\n";
 
@@ -67,7 +82,10 @@ let
       ''
         mkdir -p "$out/bin"
         cp "$helperPath" "$out/helper.sh"
+        cp ${./bus.py} "$out/bus.py"
         cp ${./chromium-policy.json} "$out/chromium-policy.json"
+        cp ${./door.py} "$out/door.py"
+        cp ${./scope.py} "$out/scope.py"
         for name in chromium chromium-browser google-chrome; do
           cp "$wrapperPath" "$out/bin/$name"
           chmod 0555 "$out/bin/$name"
@@ -80,5 +98,7 @@ writeShellApplication {
   text =
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
+    + builtins.readFile ./network.sh
+    + builtins.readFile ./forward.sh
     + builtins.readFile ./bubblewrap.sh;
 }

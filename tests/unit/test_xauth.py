@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csb_mcp.lib.xauth import PROTOCOL, new_cookie, pack_wild, unpack_wild
+from csb_mcp.lib.xauth import PROTOCOL, find_cookie, new_cookie, pack_wild, unpack_wild
 
 
 def test_the_file_has_the_bytes_that_libxau_reads() -> None:
@@ -56,3 +56,29 @@ def test_anything_else_is_refused(content: bytes) -> None:
 def test_what_is_cut_or_has_more_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="FamilyWild"):
         unpack_wild(content)
+
+
+def entry(family: int, number: bytes, cookie: bytes, protocol: bytes = PROTOCOL) -> bytes:
+    fields = (b"host", number, protocol, cookie)
+    return family.to_bytes(2) + b"".join(len(field).to_bytes(2) + field for field in fields)
+
+
+def test_the_cookie_of_one_screen() -> None:
+    """Among those of other hosts, screens and protocols, in a file that may be cut short."""
+    file = (
+        entry(0, b"7", b"internet")
+        + entry(256, b"1", b"other screen")
+        + entry(256, b"7", b"other protocol", b"XDM-AUTHORIZATION-1")
+        + entry(256, b"7", b"mine")
+        + entry(0xFFFF, b"", b"any")
+    )
+    assert find_cookie(file, "7") == b"mine"
+    assert find_cookie(file, "9") == b"any"
+    assert find_cookie(pack_wild(b"ours"), "3") == b"ours"
+    for end in range(len(file)):
+        assert find_cookie(file[:end], "7") in (b"", b"mine")
+
+
+@given(st.binary(max_size=200))
+def test_any_file_is_read(content: bytes) -> None:
+    assert isinstance(find_cookie(content, "0"), bytes)

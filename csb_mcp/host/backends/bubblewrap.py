@@ -14,6 +14,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, HelperFailed, HostUnable, InvalidInput
 from csb_mcp.host.backends.channel import Channel
 from csb_mcp.host.backends.helper import SandboxHelper
+from csb_mcp.host.forwarding import Forwarded, Forwarder, Payload
 from csb_mcp.host.gates import closed_gates
 from csb_mcp.host.identity import STAGE, Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
@@ -45,17 +46,23 @@ def protected_paths() -> tuple[str, ...]:
 class BubblewrapBackend:
     """See ``ports.Backend``. ``launchers`` must be installed before anything is prepared.
 
-    ``identities``: the uid rules, if they are not those of this process.
+    ``identities``: the uid rules, if they are not those of this process; ``forwarder``: finds what
+    is let in from the host.
     """
 
     name = "bubblewrap"
 
     def __init__(
-        self, settings: Settings, launchers: Launchers, identities: Identities | None = None
+        self,
+        settings: Settings,
+        launchers: Launchers,
+        identities: Identities | None = None,
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._settings = settings
         self._launchers = launchers
         self._identities = identities or Identities(settings)
+        self._forwarder = forwarder or Forwarder(settings)
 
     def problems(self) -> Sequence[Problem]:
         """See ``ports.Backend.problems``."""
@@ -86,19 +93,20 @@ class BubblewrapBackend:
         project_fd: int,
         environment: Mapping[str, str],
     ) -> Launch:
-        """See ``ports.Backend.prepare``. Raises InvalidInput (env), HostUnable."""
-        pairs = _environment({**sandbox.spec.env, **environment})
+        """See ``ports.Backend.prepare``. Raises InvalidInput (env, forward), HostUnable."""
+        let_in = await self._forwarded(sandbox, folders)
+        pairs = _environment({**sandbox.spec.env, **environment, **let_in.environment})
         try:
             self._fill(folders, sandbox.uid, pairs)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         held = f"/proc/{os.getpid()}/fd/{project_fd}"
         if not self._identities.root:
-            return Launch(self._argv(sandbox.spec, folders, held))
+            return Launch(self._argv(sandbox.spec, folders, held, let_in.words))
         staged = folders.runtime / "project"
         return Launch(
-            self._argv(sandbox.spec, folders, str(staged)),
-            tuple(self._stager(sandbox.uid, folders, held, staged, os.stat(project_fd))),
+            self._argv(sandbox.spec, folders, str(staged), let_in.words),
+            tuple(self._stager(sandbox, folders, held, staged, os.stat(project_fd))),
         )
 
     async def connect(self, folders: Folders, pane_pid: int, deadline: float) -> SandboxHelper:
@@ -123,6 +131,13 @@ class BubblewrapBackend:
         finally:
             launcher.close()
 
+    async def _forwarded(self, sandbox: Sandbox, folders: Folders) -> Forwarded:
+        if not sandbox.spec.forward:
+            return Forwarded()
+        gid, place = self._identities.group(sandbox.uid), folders.runtime / "forward"
+        payload = Payload(sandbox.uid, gid, place, sandbox.spec.project_dir)
+        return await asyncio.to_thread(self._forwarder.find, sandbox.spec.forward, payload)
+
     def _fill(self, folders: Folders, uid: int, environment: bytes) -> None:
         gid = self._identities.group(uid)
         for folder in (folders.runtime, folders.state, folders.exec):
@@ -140,7 +155,9 @@ class BubblewrapBackend:
         for path in (*made, folders.runtime, folders.state):
             os.chown(path, uid, gid, follow_symlinks=False)
 
-    def _argv(self, spec: SandboxSpec, folders: Folders, source: str) -> tuple[str, ...]:
+    def _argv(
+        self, spec: SandboxSpec, folders: Folders, source: str, more: Sequence[str]
+    ) -> tuple[str, ...]:
         tmp, shm = _memory_folders(spec)
         options = {
             "project-source": source,
@@ -157,15 +174,16 @@ class BubblewrapBackend:
             "control": folders.control,
             "status": folders.status,
             "messages": _messages(folders),
-        }
+        } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = spec.command if spec.agent == "command" else shell.COMMAND
         launcher = str(self._launchers.path("bubblewrap"))
-        return (launcher, *words, str(spec.project_dir), "--", *command)
+        return (launcher, *words, *more, str(spec.project_dir), "--", *command)
 
     def _stager(
-        self, uid: int, folders: Folders, project: str, staged: Path, owner: os.stat_result
+        self, sandbox: Sandbox, folders: Folders, project: str, staged: Path, owner: os.stat_result
     ) -> Iterator[str]:
+        uid = sandbox.uid
         # The plain interpreter: a virtual environment's costs two more milliseconds.
         yield from (os.path.realpath(sys.executable), "-I", "-S", str(STAGE))
         yield from (f"uid={uid}", f"gid={self._identities.group(uid)}")
@@ -173,6 +191,8 @@ class BubblewrapBackend:
         yield from (f"keep={self._launchers.folder}",)
         yield from (f"keep={folders.runtime}", f"keep={folders.state}")
         yield from (f"project={project}", f"at={staged}")
+        if sandbox.spec.network == "full":
+            yield "gain=pasta"
         if self._identities.owns(uid):
             yield f"map={owner.st_uid}:{owner.st_gid}"
         yield "--"
@@ -272,8 +292,21 @@ async def _answered(
 
 
 def _init_of(launcher: int) -> ProcessHandle:
-    """The launcher's child that is PID 1 in a namespace of its own (proc(5), NSpid)."""
-    for pid in children(launcher):
+    """Below the launcher, who is PID 1 in a namespace of its own (proc(5), NSpid).
+
+    With pasta around it, bwrap is such a one too: then it is the one below that.
+    """
+    found = _first_below(launcher)
+    if found is None:
+        raise HelperFailed("the sandbox ended while it was looked at")
+    if (inner := _first_below(found.pid)) is not None:
+        found.close()
+        return inner
+    return found
+
+
+def _first_below(parent: int) -> ProcessHandle | None:
+    for pid in children(parent):
         try:
             handle = ProcessHandle(pid)
             status = Path(f"/proc/{pid}/status").read_text()
@@ -283,4 +316,4 @@ def _init_of(launcher: int) -> ProcessHandle:
         if numbers and len(numbers[1].split()) > 1 and numbers[1].split()[-1] == "1":
             return handle
         handle.close()
-    raise HelperFailed("the sandbox ended while it was looked at")
+    return None

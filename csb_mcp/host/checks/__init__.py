@@ -5,7 +5,7 @@ around them. Nothing is changed, and no check takes longer than a moment.
 """
 
 from csb_mcp.config import Settings
-from csb_mcp.host.checks import kernel, later, limits, places, tools
+from csb_mcp.host.checks import forward, kernel, later, limits, places, tools
 from csb_mcp.host.checks.outcome import Check, Outcome
 
 __all__ = ["Check", "Outcome", "examine"]
@@ -18,5 +18,6 @@ def examine(settings: Settings) -> list[Check]:
         *kernel.checks(settings),
         *limits.checks(),
         *places.checks(settings),
+        *forward.checks(settings),
         *later.checks(),
     ]

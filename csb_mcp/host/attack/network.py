@@ -1,0 +1,67 @@
+"""The network part of the attacks: what each mode must keep out."""
+
+from collections.abc import Iterator
+
+from csb_mcp.host.attack.plants import Plants
+from csb_mcp.host.attack.table import Attack
+from csb_mcp.model import Sandbox
+
+LOOPBACK = ("127.0.0.1", "::1")
+# One address of each kind. Nobody's (RFC 5737, RFC 3849) stand for the internet.
+INTERNET = ("198.51.100.9", "2001:db8::9")
+PRIVATE = (
+    *("10.255.255.254", "100.127.255.254", "169.254.169.254", "172.31.255.254", "192.168.255.254"),
+    *("168.63.129.16", "192.0.0.9", "192.88.99.1", "198.19.255.254", "224.0.0.1", "255.255.255.254"),
+    *("fd00:ffff::9", "fe80::ffff", "fec0::9", "ff02::1", "64:ff9b::a9fe:a9fe", "64:ff9b::a00:1"),
+    *("64:ff9b::7f00:1", "64:ff9b::c0a8:101", "64:ff9b::ac10:1", "64:ff9b::6440:1"),
+    *("2002:7f00:1::1", "2001::1", "100::1", "64:ff9b:1::1", "64:ff9b::a83f:8110", "64:ff9b::c000:9", "64:ff9b::c058:6301", "64:ff9b::c613:1", "64:ff9b::e000:1", "64:ff9b::f000:1", "64:ff9b::1", "::ffff:10.255.255.254", "2001:db8::5efe:10.0.0.1"),
+)
+SPELLINGS = (
+    *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]"),
+    *("169.254.169.254", "10.0.0.1", "192.168.0.1", "[fd00::1]", "[fe80::1]", "[64:ff9b::7f00:1]"),
+)
+
+
+def network_attacks(sandbox: Sandbox, plants: Plants) -> Iterator[Attack]:
+    """Those that apply: with ``host`` the network is the host's, as was asked for."""
+    mode = sandbox.spec.network
+    for family, protocol in (("AF_INET", 1), ("AF_INET", 6), ("AF_PACKET", 768)):
+        yield Attack("raw-sockets", ("raw", family, "SOCK_RAW", protocol))
+    if mode == "host":
+        return
+    yield from _host(plants)
+    if mode == "full":
+        for address in PRIVATE:
+            yield Attack("private-networks", ("packet", address))
+        return
+    yield Attack("network-devices", ("interfaces",))
+    for address in (*INTERNET, *PRIVATE):
+        yield Attack("routes", ("route", address))
+    if mode == "allowlist":
+        yield from _proxy(plants)
+
+
+def _host(plants: Plants) -> Iterator[Attack]:
+    for kind, places in (("tcp", plants.servers), ("udp", plants.datagrams)):
+        for host, port, token in places:
+            row = "host-loopback" if host in LOOPBACK else "host-addresses"
+            yield Attack(row, (kind, host, port), token, control=True)
+
+
+def _proxy(plants: Plants) -> Iterator[Attack]:
+    """It must refuse these at once, and ask nobody for them."""
+    for host, port, token in plants.servers:
+        name = f"[{host}]" if ":" in host else host
+        yield Attack("proxy", ("proxy", _connect(name, port)), token)
+        yield Attack("proxy", ("proxy", _get(name, port)), token)
+    for spelling in SPELLINGS:
+        yield Attack("proxy", ("proxy", _connect(spelling, 443)))
+        yield Attack("proxy", ("proxy", _get(spelling, 80)))
+
+
+def _connect(host: str, port: int) -> str:
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
+
+
+def _get(host: str, port: int) -> str:
+    return f"GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
