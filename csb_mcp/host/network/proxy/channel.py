@@ -53,18 +53,21 @@ class Channel:
                 raise GoneError(f"TLS failed: {error.reason or error}") from error
             else:
                 self.drain(deadline)
+                self._decrypt()  # what came with the last of the handshake
                 return
 
     def receive(self) -> None:
         """Take in what has come; to be called when the socket is readable."""
         self._fetch()
+        self._decrypt()
+
+    def _decrypt(self) -> None:
         while not self.ended:
             try:
                 data = self._tls.read(_PIECE)
+                self.clean = not data
             except ssl.SSLWantReadError:
                 return
-            except ssl.SSLZeroReturnError:
-                data, self.clean = b"", True
             except ssl.SSLError as error:  # cut off, or garbage: an end that nobody announced
                 data, self.fault = b"", f"TLS failed: {error.reason or error}"
             self.ended = not data

@@ -130,7 +130,7 @@ def _check(head: Head, host: str) -> None:
 
 
 class Answer:
-    """What comes back. ``begun``: the sandbox has seen a part of it. ``last``: nothing follows."""
+    """What comes back. ``begun``: its final head has gone in. ``last``: nothing follows."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -147,7 +147,6 @@ class Answer:
         line = b"HTTP/1.1 %d %b" % (status, self._mask.whole(reason))
         fields = [(key, self._mask.whole(value)) for key, value in head.end_to_end()]
         fields = [(key, value) for key, value in fields if key.lower() != b"alt-svc"]
-        self.begun = True
         if status < 200:
             return written(line, fields)
         self._body = self._body_of(head, status)
@@ -155,12 +154,8 @@ class Answer:
         self.last |= isinstance(self._body, UntilEnd)
         self.done = self._body.done
         fields += self._framing(head, status)
+        self.begun = True
         return written(line, [*fields, *([(b"Connection", b"close")] if self.last else [])])
-
-    @property
-    def in_body(self) -> bool:
-        """Whether the final head has come."""
-        return self._body is not None
 
     def feed(self, buffer: bytearray) -> bytes:
         """The next part of the body, as the sandbox gets it."""

@@ -177,6 +177,7 @@ class _Relay:
                 outer.write(request.feed(inner.buffer))
             if inner.queued < BOUND:
                 inner.write(self._answered(answer))
+                self._ended(answer)
             if answer.done:
                 break
             if inner.ended:
@@ -186,17 +187,18 @@ class _Relay:
 
     def _answered(self, answer: Answer) -> bytes:
         found = bytearray()
-        while not answer.in_body:
+        while not answer.begun:
             head = take_head(self._outer.buffer)
             if head is None:
                 break
             found += answer.head(head)
-        found += answer.feed(self._outer.buffer)
+        return bytes(found + answer.feed(self._outer.buffer))
+
+    def _ended(self, answer: Answer) -> None:
         if self._outer.ended and not self._outer.buffer and not answer.done:
             if not self._outer.clean:
-                raise GoneError("the connection broke in the middle of an answer")
-            found += answer.end()
-        return bytes(found)
+                raise GoneError(self._outer.fault or "it ended in the middle of an answer")
+            self._inner.write(answer.end())
 
     def _move(self) -> None:
         """Wait until something can come or go, and let it."""
