@@ -206,13 +206,18 @@ def _read(name: str, path: Path, limit: int, *, private: bool) -> bytes:
     except OSError as error:
         why = f"{path} cannot be read: {error.strerror}"
         raise HostUnable(f"secret {name}: {why}", hint="csb-mcp's daemon must own it") from error
-    with open(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise HostUnable(f"secret {name}: {path} is not a file")
         if private and (why := _exposed(found)):
             raise HostUnable(f"secret {name}: {path} {why}", hint=f"chown it, and chmod 600 {path}")
-        return file.read(limit)
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(limit)
+    except OSError as error:
+        raise HostUnable(f"secret {name}: {path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
 
 
 def _exposed(found: os.stat_result) -> str:
