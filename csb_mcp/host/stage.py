@@ -11,6 +11,8 @@ hide        a folder of the daemon's to cover by an empty tmpfs (may repeat)
 keep        a folder that stays visible at its path, whatever lies above it (may repeat)
 project     the project: a path, or /proc/PID/fd/N of a folder that was checked
 at          where the project's clone goes, below a kept folder
+gain        pasta: what the tree runs may gain privileges by exec, as a user's may. pasta's child
+            needs that, in a user namespace of its own; a payload's no_new_privs is bwrap's work
 map         UID:GID, the project's owner on disk, who becomes uid:gid in the clone; else no mapping
 =========== ==================================================================================
 
@@ -127,13 +129,14 @@ def _show_only(hide: list[str], keep: list[str]) -> None:
         _attach(tree, path)
 
 
-def _drop(uid: int, gid: int) -> None:
+def _drop(uid: int, gid: int, *, gain: bool) -> None:
     if uid == 0 or gid == 0:
         raise OSError(0, "a payload never runs as root", "uid")
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    if not gain:
+        _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -154,7 +157,7 @@ def _stage(spec: dict[str, list[str]], program: list[str]) -> None:
     _attach(project, spec["at"][0])
     os.chdir("/")
     os.umask(0o077)
-    _drop(uid, gid)
+    _drop(uid, gid, gain="gain" in spec)
     os.execv(program[0], program)  # noqa: S606  no shell is wanted
 
 

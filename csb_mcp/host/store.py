@@ -10,12 +10,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.model import (
     AgentState,
+    EgressRequest,
     Event,
     Geometry,
     Limits,
@@ -24,7 +26,7 @@ from csb_mcp.model import (
     SandboxState,
 )
 
-_VERSION = 2  # 1: without limits of memory, cpus, pids and idleness
+_VERSION = 3  # 2: without the way out; 1: without limits of memory, cpus, pids and idleness
 _APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
 _SCHEMA = """
 create table sandboxes (
@@ -36,6 +38,7 @@ create table events (
 ) strict;
 create index events_of_sandbox on events (sandbox, sequence);
 """
+_NAMES = ("allow_hosts", "secrets", "forward")
 _T = TypeVar("_T")
 
 
@@ -199,6 +202,9 @@ def _dump(sandbox: Sandbox) -> str:
             "attach": sandbox.attach,
             "unguarded": list(sandbox.unguarded),
             "warnings": list(sandbox.warnings),
+            "allowed_hosts": list(sandbox.allowed_hosts),
+            "denied_hosts": list(sandbox.denied_hosts),
+            "pending": [asdict(asked) for asked in sandbox.pending],
             "limits": {
                 "asked": dict(sandbox.limits.asked),
                 "enforced_by": dict(sandbox.limits.enforced_by),
@@ -218,6 +224,10 @@ def _dump(sandbox: Sandbox) -> str:
                 "pids": spec.pids,
                 "ttl": spec.ttl,
                 "idle_timeout": spec.idle_timeout,
+                "allow_hosts": list(spec.allow_hosts),
+                "secrets": list(spec.secrets),
+                "forward": list(spec.forward),
+                "verify": spec.verify,
                 # env may hold secrets and is of no use after the start: it is not kept.
             },
         }
@@ -233,6 +243,7 @@ def _load(text: str) -> Sandbox:
                 project_dir=Path(spec.pop("project_dir")),
                 command=tuple(spec.pop("command")),
                 geometry=Geometry(*spec.pop("geometry")),
+                **{name: tuple(spec.pop(name, ())) for name in _NAMES},
                 **spec,
             ),
             state=SandboxState(data.pop("state")),
@@ -240,6 +251,9 @@ def _load(text: str) -> Sandbox:
             limits=Limits(**data.pop("limits")),
             unguarded=tuple(data.pop("unguarded")),
             warnings=tuple(data.pop("warnings")),
+            allowed_hosts=tuple(data.pop("allowed_hosts", ())),
+            denied_hosts=tuple(data.pop("denied_hosts", ())),
+            pending=tuple(EgressRequest(**asked) for asked in data.pop("pending", ())),
             **data,
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -15,11 +15,13 @@ class WayOut:
     """What a network mode needs beside the payload.
 
     ``proxy`` is started beside it (None: this mode has none). ``environment`` goes to the payload:
-    placeholders of secrets, never a secret.
+    placeholders of secrets, never a secret. ``warnings`` go to the record: what this mode should
+    keep apart and cannot here.
     """
 
     proxy: Launch | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    warnings: tuple[str, ...] = ()
 
 
 class Gate(Protocol):

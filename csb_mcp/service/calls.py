@@ -1,9 +1,11 @@
 """What the service's calls share: pieces, cursors, and a deadline for what takes milliseconds."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
+from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, DisplayFailed, SandboxEnded, TerminalFailed
 from csb_mcp.model import Rows
 from csb_mcp.service.creation import Pieces
@@ -13,12 +15,16 @@ from csb_mcp.service.registry import Live, Registry
 
 _ANSWER_SECONDS = 10.0  # for what needs no more than the terminal or the display
 TYPING_SECONDS = 45.0  # a thousand characters that no key has take ten seconds
+_T = TypeVar("_T")
 
 
 class Calls:
     """Base of each group of calls; the groups together are the service."""
 
-    def __init__(self, pieces: Pieces, registry: Registry, events: Events) -> None:
+    def __init__(
+        self, settings: Settings, pieces: Pieces, registry: Registry, events: Events
+    ) -> None:
+        self._settings = settings
         self._pieces = pieces
         self._registry = registry
         self._events = events
@@ -42,3 +48,20 @@ async def answering(live: Live, seconds: float = _ANSWER_SECONDS) -> AsyncGenera
         raise DeadlineExceeded(
             f"it did not answer within {seconds:g} s", sandbox=live.id
         ) from error
+
+
+async def finish(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run ``work`` to its end even if we are cancelled meanwhile; then the cancellation goes on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:  # noqa: BLE001 - the work's own; result() raises it below
+            break
+    if cancelled is not None and not task.cancelled():
+        task.exception()  # retrieved, so that it is not reported as lost
+        raise cancelled
+    return task.result()

@@ -57,7 +57,7 @@ class Creation:
     """Brings one sandbox up, stage by stage; :meth:`undo` leaves nothing of it.
 
     ``stage`` names what is being done, for the error; ``terminal`` is the root of what runs,
-    ``enclosure`` what bounds it.
+    ``enclosure`` what bounds it, ``warnings`` what its record has to tell.
     """
 
     def __init__(self, pieces: Pieces, sandbox: Sandbox, timeout: float) -> None:
@@ -72,6 +72,7 @@ class Creation:
         self.stage = "folders"
         self.terminal: Terminal | None = None
         self.enclosure: Enclosure | None = None
+        self.warnings: tuple[str, ...] = ()
 
     async def run(self, project: Project) -> Live:
         """All stages, within the timeout. Whatever it raises, the caller then calls undo."""
@@ -82,6 +83,7 @@ class Creation:
             spec = self._sandbox.spec
             self.enclosure = await self._pieces.limiter.make(self._sandbox)
             way = await self._pieces.gates.prepare(self._sandbox, self._folders)
+            self.warnings = way.warnings
             payload = await self._backend.prepare(
                 self._sandbox, self._folders, project.fd, way.environment
             )

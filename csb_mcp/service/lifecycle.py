@@ -12,23 +12,36 @@ import os
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CsbError, TerminalFailed
+from csb_mcp.errors import CreateFailed, CsbError, TerminalFailed
+from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import size_text
-from csb_mcp.model import Folders, Limits, Region, Sandbox, SandboxSpec, SandboxState
+from csb_mcp.model import (
+    Folders,
+    Limits,
+    Outcome,
+    Region,
+    Sandbox,
+    SandboxSpec,
+    SandboxState,
+    Verification,
+)
 from csb_mcp.ports import Backend, Enclosure, Meter
+from csb_mcp.service.calls import finish
 from csb_mcp.service.creation import Creation, Pieces
+from csb_mcp.service.egress import VERIFY_SECONDS
 from csb_mcp.service.events import Events
+from csb_mcp.service.gatekeeper import Gatekeeper
 from csb_mcp.service.policy import Project, check_spec, open_project
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.restart import Restart
+from csb_mcp.service.rules import check_bound, normal_rules
 from csb_mcp.service.sampler import Sampler
 from csb_mcp.service.vigil import Vigil
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 _KILL_SECONDS = 1.0  # between SIGTERM and SIGKILL, for what the payload's end left behind
 _LAST_ROWS = 2000  # of the terminal, kept after the end
 
@@ -50,6 +63,7 @@ class Lifecycle:
         self._events = events
         self._registering = asyncio.Lock()
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
+        self._gatekeeper = Gatekeeper(pieces, registry, events, self._vigil.warn)
         self._sampler = Sampler(settings, registry, meter, self)
         self._restart = Restart(
             settings, pieces, registry, events, roll_back=self._roll_back, begin=self._begin
@@ -58,6 +72,9 @@ class Lifecycle:
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :meth:`~csb_mcp.ports.SandboxService.create`."""
         check_spec(spec, self._settings, tuple(self._pieces.backends))
+        allowed = normal_rules(spec.allow_hosts, "allow_hosts")
+        check_bound(allowed, self._settings.egress_hosts, "allow_hosts")
+        spec = replace(spec, allow_hosts=allowed)
         project = open_project(spec.project_dir, self._settings)
         try:
             async with self._registering:  # each takes a uid and a name that none other has
@@ -81,11 +98,12 @@ class Lifecycle:
             limits=_limits(spec, backend),
             unguarded=tuple(backend.unguarded(project.path)),
             attach=_attach(self._pieces.keeper.folders(made), uid),
+            allowed_hosts=spec.allow_hosts,
         )
         try:
-            await _finish(self._registry.add(sandbox))
+            await finish(self._registry.add(sandbox))
         except asyncio.CancelledError:  # nobody is there to be told of it
-            await _finish(self._registry.remove(sandbox.id))
+            await finish(self._registry.remove(sandbox.id))
             raise
         return sandbox
 
@@ -93,18 +111,36 @@ class Lifecycle:
         creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
         try:
             live = await creation.run(project)
+            if sandbox.spec.verify:
+                creation.stage = "verify"
+                await self._verify(live, sandbox)
             running = replace(
-                sandbox, state=SandboxState.RUNNING, limits=_enforced(sandbox, live.enclosure)
+                sandbox,
+                state=SandboxState.RUNNING,
+                limits=_enforced(sandbox, live.enclosure),
+                warnings=(*sandbox.warnings, *creation.warnings),
             )
             await self._registry.put(running)
         except BaseException as error:
-            await _finish(self._roll_back(sandbox, creation, error))
+            await finish(self._roll_back(sandbox, creation, error))
             if not isinstance(error, Exception):
                 raise
             raise creation.failure(error) from error
         self._begin(live, running)
         await self._events.publish(sandbox.id, "created", backend=sandbox.spec.backend)
         return running
+
+    async def _verify(self, live: Live, sandbox: Sandbox) -> None:
+        """Attack it before anybody has it. Raises CreateFailed if it does not hold."""
+        probe = self._pieces.prober.probe(sandbox, live.folders, live.need_helper())
+        try:
+            async with asyncio.timeout(VERIFY_SECONDS):
+                found = await probe
+        except TimeoutError as error:
+            words = f"it was not verified within {VERIFY_SECONDS:g} s"
+            raise CreateFailed(words, stage="verify", sandbox=sandbox.id) from error
+        if not found.held:
+            raise CreateFailed(_not_held(found), stage="verify", sandbox=sandbox.id)
 
     async def _roll_back(self, sandbox: Sandbox, creation: Creation, error: BaseException) -> None:
         why = creation.failure(error) if isinstance(error, Exception) else "cancelled"
@@ -123,6 +159,8 @@ class Lifecycle:
         self._registry.live[live.id] = live
         self._spawn(live, self._watch(live))
         self._spawn(live, self._vigil.files(sandbox))
+        if sandbox.spec.network == "allowlist":
+            self._spawn(live, self._gatekeeper.watch(live))
         if sandbox.spec.ttl is not None:
             self._spawn(live, self._vigil.age(sandbox, sandbox.spec.ttl))
         if sandbox.spec.idle_timeout is not None:
@@ -149,11 +187,11 @@ class Lifecycle:
 
     async def pause(self, sandbox_id: str) -> Sandbox:
         """Hold its payload still. Raises SandboxEnded, Conflict."""
-        return await _finish(self._turn(sandbox_id, SandboxState.PAUSED))
+        return await finish(self._turn(sandbox_id, SandboxState.PAUSED))
 
     async def resume(self, sandbox_id: str) -> Sandbox:
         """Let it go on. Raises SandboxEnded, Conflict."""
-        return await _finish(self._turn(sandbox_id, SandboxState.RUNNING))
+        return await finish(self._turn(sandbox_id, SandboxState.RUNNING))
 
     async def _turn(self, sandbox_id: str, state: SandboxState) -> Sandbox:
         async with self._registry.lock(sandbox_id):
@@ -187,7 +225,7 @@ class Lifecycle:
 
     async def stop(self, sandbox_id: str, reason: str = "stopped on request") -> Sandbox:
         """End it; what has ended already stays as it is."""
-        return await _finish(self._stop(sandbox_id, reason))
+        return await finish(self._stop(sandbox_id, reason))
 
     async def _stop(self, sandbox_id: str, reason: str) -> Sandbox:
         async with self._registry.lock(sandbox_id):
@@ -243,7 +281,7 @@ class Lifecycle:
 
     async def delete(self, sandbox_id: str) -> Sandbox:
         """End it if it runs, then remove its folders and its record."""
-        return await _finish(self._delete(sandbox_id))
+        return await finish(self._delete(sandbox_id))
 
     async def _delete(self, sandbox_id: str) -> Sandbox:
         sandbox = await self._stop(sandbox_id, "deleted")
@@ -272,26 +310,18 @@ class Lifecycle:
         self._registry.live.clear()
 
 
+def _not_held(found: Verification) -> str:
+    """The rows that say so: attacks that succeeded, else those that could not be tried."""
+    broken = [row for row in found.probes if row.outcome is Outcome.BROKEN]
+    rows = broken or [row for row in found.probes if row.outcome is Outcome.UNTESTED]
+    told = "; ".join(f"{row.name} ({row.protects}): {row.detail}".rstrip(": ") for row in rows)
+    what = "isolation does not hold" if broken else "isolation could not be tested"
+    return f"{what}: {one_line(told, 1000) or 'no attack was tried'}"
+
+
 def _log_defect(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a watch over a sandbox failed", exc_info=error)
-
-
-async def _finish(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run ``work`` to its end even if we are cancelled meanwhile; then the cancellation goes on."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except BaseException:  # noqa: BLE001 - the work's own; result() raises it below
-            break
-    if cancelled is not None and not task.cancelled():
-        task.exception()  # retrieved, so that it is not reported as lost
-        raise cancelled
-    return task.result()
 
 
 async def _whole_screen(live: Live) -> bytes:

@@ -24,6 +24,7 @@ from csb_mcp.service.calls import answering
 from csb_mcp.service.console import Console
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.desktop import Desktop
+from csb_mcp.service.egress import WayOuts
 from csb_mcp.service.events import Events
 from csb_mcp.service.lifecycle import Lifecycle
 from csb_mcp.service.registry import Live, Registry
@@ -31,11 +32,11 @@ from csb_mcp.service.sampler import with_running
 from csb_mcp.service.waits import Waiter
 
 
-class Manager(Console, Desktop):
+class Manager(Console, Desktop, WayOuts):
     """The :class:`~csb_mcp.ports.SandboxService`; its other calls are the bases'."""
 
     def __init__(self, settings: Settings, pieces: Pieces, store: Store, meter: Meter) -> None:
-        super().__init__(pieces, Registry(store), Events(store))
+        super().__init__(settings, pieces, Registry(store), Events(store))
         self._store = store
         self._meter = meter
         self._lifecycle = Lifecycle(settings, pieces, self._registry, self._events, meter)

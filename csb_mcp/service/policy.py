@@ -43,7 +43,31 @@ def check_spec(spec: SandboxSpec, settings: Settings, backends: tuple[str, ...])
             field="network",
             hint="max_network in the settings bounds it",
         )
-    _one_of(spec.network, ("none",), "network")
+    _check_way_out(spec, settings)
+
+
+def _check_way_out(spec: SandboxSpec, settings: Settings) -> None:
+    """What goes through an egress proxy needs one; what is let in must be in the settings.
+
+    (Which hosts may be allowed is the business of :mod:`csb_mcp.service.rules`.)
+    """
+    for field, asked in (("allow_hosts", spec.allow_hosts), ("secrets", spec.secrets)):
+        if asked and spec.network != "allowlist":
+            raise InvalidInput(
+                f"only network 'allowlist' has {field}; this is {spec.network!r}",
+                field=field,
+                hint="ask for network 'allowlist'",
+            )
+    for name in spec.secrets:
+        _one_of(name, tuple(settings.secrets), "secrets")
+    for name in spec.forward:
+        if name not in settings.forward:
+            raise Forbidden(
+                f"the settings do not let {name!r} in",
+                field="forward",
+                choices=settings.forward,
+                hint="forward in the settings names what may be let in",
+            )
 
 
 def _one_of(value: str, choices: tuple[str, ...], field: str) -> None:

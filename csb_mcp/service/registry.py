@@ -7,7 +7,7 @@ import string
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from csb_mcp.errors import (
     Ambiguous,
@@ -18,6 +18,7 @@ from csb_mcp.errors import (
     NotFound,
     SandboxEnded,
 )
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Folders, Sandbox, SandboxState
 from csb_mcp.ports import Display, Enclosure, Gate, Helper, Store, Terminal
 from csb_mcp.service.history import History
@@ -33,9 +34,11 @@ class Live:
     """The running pieces of one sandbox. Made when it is up, closed when it has ended.
 
     ``display`` or ``helper`` is None if it did not answer when a restarted daemon adopted the
-    sandbox; ``gate``, if its network has no proxy, or while that is away. ``ending``: it is on its
-    way down, and what fails now fails because of that. ``ended`` is set once nothing runs any more;
-    ``last_rows`` is then what the terminal showed.
+    sandbox; ``gate``, if its network has no proxy, or while that is away. ``asked`` beats when its
+    egress requests changed; ``cut`` is set if the gate failed in a call; ``once`` tells when a host
+    and port were last let through for one connection. ``ending``: it is on its way down, and what
+    fails now fails because of that. ``ended`` is set once nothing runs any more; ``last_rows`` is
+    then what the terminal showed.
     """
 
     id: str
@@ -45,6 +48,9 @@ class Live:
     helper: Helper | None
     enclosure: Enclosure
     gate: Gate | None = None
+    asked: Pulse = field(default_factory=Pulse)
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+    once: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
     ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     last_rows: tuple[str, ...] = ()
@@ -148,11 +154,16 @@ class Registry:
         await self._store.update(sandbox)
         self._records[sandbox.id] = sandbox
 
+    def remember(self, sandbox: Sandbox) -> None:
+        """Replace a record in memory alone, for what may be lost; the next put keeps it, too."""
+        self._records[sandbox.id] = sandbox
+
     async def put_ended(self, sandbox: Sandbox) -> None:
-        """Replace the record of one that has ended, in memory at least.
+        """Replace the record of one that has ended, in memory at least. Nothing is pending then.
 
         With a disk that takes nothing it is over all the same; the next daemon finds out by itself.
         """
+        sandbox = replace(sandbox, pending=())
         self._records[sandbox.id] = sandbox
         try:
             await self._store.update(sandbox)

@@ -8,16 +8,18 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CsbError, HelperFailed
+from csb_mcp.errors import CsbError, EgressFailed, HelperFailed
 from csb_mcp.model import Sandbox, SandboxState
-from csb_mcp.ports import Enclosure, Terminal
+from csb_mcp.ports import ClientOf, Enclosure, Gate, Terminal
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.events import Events
+from csb_mcp.service.gatekeeper import client_of, opened
 from csb_mcp.service.registry import Live, Registry
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _ADOPT_SECONDS = 10.0
+_GATE_SECONDS = 2.0  # one that does not answer by then is started anew
 _KILL_SECONDS = 1.0  # between SIGTERM and SIGKILL
 
 RollBack = Callable[[Sandbox, Creation, BaseException], Awaitable[None]]
@@ -112,8 +114,20 @@ class Restart:
             helper=helper,
             enclosure=enclosure,
         )
+        if sandbox.spec.network == "allowlist":
+            live.gate = await _or_none(self._gate(sandbox, client_of(live)))
         self._begin(live, sandbox)
         await self._events.publish(sandbox.id, "adopted")
+
+    async def _gate(self, sandbox: Sandbox, client: ClientOf) -> Gate:
+        """Its proxy, which went on without us; a rule may have been kept and not put in force."""
+        deadline = asyncio.get_running_loop().time() + _GATE_SECONDS
+        folders = self._pieces.keeper.folders(sandbox.id)
+        try:
+            async with asyncio.timeout(_GATE_SECONDS):
+                return await opened(self._pieces, sandbox, folders, client, deadline)
+        except TimeoutError as error:
+            raise EgressFailed("its egress proxy does not answer", sandbox=sandbox.id) from error
 
     async def _freeze_again(self, sandbox: Sandbox, enclosure: Enclosure, pane_pid: int) -> Sandbox:
         """If that fails it runs, and its record says so."""

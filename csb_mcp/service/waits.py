@@ -16,6 +16,7 @@ from csb_mcp.errors import InvalidInput, SandboxEnded
 from csb_mcp.lib.pulse import beat_within
 from csb_mcp.model import (
     Condition,
+    EgressAsked,
     Exited,
     FileExists,
     Match,
@@ -41,6 +42,7 @@ class Waiter:
     """One wait over several sandboxes. ``targets`` are (record, its live pieces or None)."""
 
     def __init__(self, registry: Registry, refs: Sequence[str], cursors: Mapping[str, str]) -> None:
+        self._registry = registry
         self._sandboxes = [registry.find(ref) for ref in dict.fromkeys(refs)]
         self._live = {
             s.id: None if s.state.ended else registry.running(s.id) for s in self._sandboxes
@@ -118,7 +120,11 @@ class Waiter:
 
     async def _until_end(self, live: Live, sandbox: Sandbox, condition: "_Checked") -> str:
         """The condition, or the sandbox's end, whichever comes first."""
-        check = asyncio.ensure_future(_evidence(live, condition, self._since.get(live.id)))
+        check = asyncio.ensure_future(
+            _asked(live, self._registry)
+            if isinstance(condition, EgressAsked)
+            else _evidence(live, condition, self._since.get(live.id))
+        )
         end = asyncio.ensure_future(live.ended.wait())
         try:
             await asyncio.wait({check, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -167,7 +173,9 @@ class _Pattern:
             ) from error
 
 
-_Checked = _Pattern | TerminalIdle | ScreenChanged | ScreenStable | Exited | FileExists | PortOpen
+_Told = _Pattern | TerminalIdle | ScreenChanged | ScreenStable | Exited | FileExists | PortOpen
+"""By the pieces themselves."""
+_Checked = _Told | EgressAsked  # by the record
 
 
 def _compiled(condition: Condition) -> _Checked:
@@ -195,7 +203,16 @@ def _in_last_words(live: Live, condition: _Checked) -> str | None:
     return None
 
 
-async def _evidence(live: Live, condition: _Checked, since: int | None) -> str:
+async def _asked(live: Live, registry: Registry) -> str:
+    while True:
+        seen = live.asked.count
+        if pending := registry.find(live.id).pending:
+            # The newest first, for there may be too many to tell.
+            return ", ".join(f"{it.host}:{it.port} (x{it.count})" for it in reversed(pending))
+        await live.asked.beyond(seen)
+
+
+async def _evidence(live: Live, condition: _Told, since: int | None) -> str:
     match condition:
         case _Pattern():
             return await _terminal(live, condition, since)

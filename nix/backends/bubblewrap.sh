@@ -48,12 +48,13 @@ PROTECTED=(
 usage() {
   printf '%s\n' "usage: ${0##*/} [--shell] [options] [project-dir] [-- command...]" '' \
     'Runs a command (default: claude; --shell: bash) that sees the project folder at its own path,' \
-    'a home of its own, the host'\''s programs read-only, and no network.' '' \
+    'a home of its own, the host'\''s programs read-only, and no network unless asked.' '' \
     '  --home DIR            its home (default: one for this project, kept)' \
     '  --project-source DIR  where the project really lies, if not at project-dir' \
     '  --program PATH        a program or folder outside /usr to show read-only; may be repeated' \
     '  --environment FILE    KEY=VALUE pairs for it, each ended by a NUL' \
-    '  --network none        the only network this launcher gives' \
+    '  --network MODE        none (the default), allowlist, full or host' \
+    '  --egress-dir DIR      the folder of its egress proxy'\''s socket, for allowlist' \
     '  --pids N              how many processes it may have (1024)' \
     '  --tmp-size N          bytes of its /tmp (1 GiB), in memory' \
     '  --shm-size N          bytes of its /dev/shm (512 MiB), in memory' \
@@ -66,7 +67,8 @@ usage() {
 }
 
 parse() {
-  shell='' home='' source='' environment='' network=none pids=1024 x11=''
+  shell='' home='' source='' environment='' network=none pids=1024 x11='' egress_dir=''
+  inside='' outside='' base=$PWD around=()
   tmp_size=1073741824 shm_size=536870912 xauthority='' exec_dir=''
   control='' status='' messages='' print='' geometry='' project=$PWD
   programs=() command=()
@@ -90,6 +92,9 @@ parse() {
           --program) programs+=("$value") ;;
           --environment) environment=$value ;;
           --network) network=$value ;;
+          --egress-dir) egress_dir=$value ;;
+          --inside) inside=$value base=$value project=$value ;; # network.sh's own
+          --outside) outside=$value ;;
           --pids) pids=$value ;;
           --tmp-size) tmp_size=$value ;;
           --shm-size) shm_size=$value ;;
@@ -108,7 +113,7 @@ parse() {
     esac
     shift
   done
-  [[ $network == none ]] || die "network $network is not available here; use --network none"
+  check_network
   [[ $pids =~ ^[1-9][0-9]{0,6}$ ]] || die "--pids $pids is not a number"
   [[ $tmp_size =~ ^[1-9][0-9]{0,15}$ && $shm_size =~ ^[1-9][0-9]{0,15}$ ]] ||
     die '--tmp-size and --shm-size are numbers of bytes'
@@ -118,15 +123,16 @@ parse() {
   [[ -z $control || (-p $control && -p $status && -d $exec_dir) ]] ||
     die '--control, --status and --exec-dir go together'
   local name
-  for name in home source project environment x11 xauthority exec_dir control status messages; do
+  for name in home source project environment x11 xauthority exec_dir egress_dir control status \
+    messages; do
     local -n path=$name
-    [[ -z $path || $path == /* ]] || path=$PWD/$path
+    [[ -z $path || $path == /* ]] || path=$base/$path
   done
 }
 
 # As root, become whoever ran sudo, else the project's owner. A payload never has host uid 0.
 leave_root() {
-  ((EUID == 0)) || return 0
+  [[ $EUID == 0 && -z $inside ]] || return 0 # inside pasta's namespace 0 is who started it
   local owner=${SUDO_UID:-0} group=${SUDO_GID:-0}
   [[ $owner =~ ^[0-9]+$ && $group =~ ^[0-9]+$ ]] || die 'SUDO_UID or SUDO_GID is not a number'
   if ((owner == 0)); then
@@ -134,14 +140,21 @@ leave_root() {
   fi
   ((owner != 0 && group != 0)) ||
     die "refusing to run a payload as root; run: sudo -u USER ${0##*/} ..."
+  local last=--no-new-privs
+  # pasta gives up capabilities, and what it starts gets them again as root of its namespace, unless
+  # it may gain none. (bwrap sees to it for the payload.)
+  [[ $network != full ]] || last=''
   exec "$CSB_SETPRIV" --reuid="$owner" --regid="$group" --clear-groups --inh-caps=-all \
-    --no-new-privs -- "$0" "$@"
+    ${last:+"$last"} -- "$0" "$@"
 }
 
 # Enter the project, so that it is this folder, and no other put in its place, that is looked at
 # from here on. `real` is its path on the host, `project` the path it gets inside.
 enter_project() {
-  if [[ -z $source ]]; then
+  if [[ -n $inside ]]; then # it is this folder already
+    cd -P -- .
+    [[ -n $source ]] || project=$PWD
+  elif [[ -z $source ]]; then
     cd -P -- "$project" 2>/dev/null || die "cannot enter the project folder $project"
     project=$PWD
   else
@@ -176,10 +189,11 @@ default_home() {
 # Append the namespaces, limits and the read-only system.
 system_args() {
   args+=(
-    --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --unshare-net
+    --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try
     --disable-userns --assert-userns-disabled --uid 1000 --gid 1000 --hostname csb
     --cap-drop ALL --die-with-parent --as-pid-1
   )
+  network_args
   root_args args
   args+=(--proc /proc --ro-bind /proc/sys /proc/sys)
   local name
@@ -210,7 +224,8 @@ nobody:x:65534:65534:nobody:/:/bin/false"
   etc_file group $'agent:x:1000:\nroot:x:0:\nnogroup:x:65534:'
   etc_file hosts $'127.0.0.1 localhost csb\n::1 localhost csb'
   etc_file nsswitch.conf $'passwd: files\ngroup: files\nhosts: files dns'
-  etc_file resolv.conf '# no network'
+  find_resolver
+  etc_file resolv.conf "$resolver"
   args+=(--symlink ../usr/lib/os-release /etc/os-release)
   local terminal=${TERM:-}
   [[ $terminal =~ ^[A-Za-z0-9.+-]{1,64}$ && $terminal != dumb ]] || terminal=xterm-256color
@@ -236,6 +251,7 @@ own_args() {
     [[ -z $geometry ]] || args+=(--setenv CSB_GEOMETRY "$geometry")
   fi
   [[ -z $exec_dir ]] || args+=(--ro-bind "$exec_dir" /run/csb/exec)
+  egress_args
   if [[ -n $environment ]]; then
     check_environment
     local fd
@@ -409,6 +425,8 @@ main() {
   fi
   enter_project
   default_home
+  [[ -n $print ]] || go_through_pasta "$@"
+  take_network
   exec 9<"$CSB_BPF"
   close_others 9
   args=()

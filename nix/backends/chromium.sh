@@ -13,6 +13,7 @@ flags=(--no-sandbox --disable-gpu --no-first-run --no-default-browser-check --pa
 # As large as the display lets it be with the window manager's bar and borders all to be seen.
 [[ ! ${CSB_GEOMETRY:-} =~ ^([1-9][0-9]+)x([1-9][0-9]+)$ ]] || flags+=(
   "--window-size=$((BASH_REMATCH[1] - 12)),$((BASH_REMATCH[2] - 40))")
+[[ -z ${CSB_PROXY:-} ]] || flags+=("--proxy-server=$CSB_PROXY")
 profile="--user-data-dir=/tmp/chromium-$$" # two processes on one profile break each other
 for argument in "$@"; do
   [[ $argument != --user-data-dir* ]] || profile=

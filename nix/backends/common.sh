@@ -10,6 +10,9 @@
 #   CSB_PATH      PATH inside, without /opt/csb/bin
 #   CSB_SHARE     folder that is bound at /opt/csb: helper.sh, bin/, chromium-policy.json
 #   CSB_BPF       seccomp filter for this machine
+#   CSB_PYTHON    python3, of the same path outside and inside; may be empty, as may the next two
+#   CSB_PASTA CSB_NFT      programs that are run outside for --network full
+#   CSB_EGRESS    folder of the egress proxy's program
 #   CSB_LWM       optional: the window manager, absolute path inside
 #   CSB_XKB CSB_XKBCOMP    optional: folder with the X server's keymap, compiled; the compiler
 #
@@ -64,12 +67,12 @@ close_others() {
   done
 }
 
-# exec_bwrap ARRAY COMMAND...: become bwrap. Its arguments go by descriptor, for /proc/PID/cmdline is
+# exec_bwrap ARRAY COMMAND...: become bwrap, by way of the words in `around`, if there are any. Its arguments go by descriptor, for /proc/PID/cmdline is
 # world-readable; its environment is empty, for /proc/1/environ inside would show it (--clearenv
 # clears only the payload's).
 exec_bwrap() {
   local -n _args=$1
   shift
   exec 8< <(printf '%s\0' "${_args[@]}")
-  exec -c "$CSB_BWRAP" --args 8 -- "$@"
+  exec -c ${around[@]+"${around[@]}"} "$CSB_BWRAP" --args 8 -- "$@"
 }

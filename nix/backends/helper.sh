@@ -10,6 +10,8 @@
 #   start ID    the same in the background, output to /tmp/csb-commands/ID.out and .err
 #               started ID PID; or failed
 #   kill PID    SIGKILL to the process group
+#   door ID     the egress proxy was started anew: give it a listener
+#               exit ID STATUS; or failed ID fork
 #   terminate   SIGTERM, SIGHUP, SIGCONT to all
 #   ping N      pong N
 #   ended N     from the payload's own parent below: the payload ended with status N
@@ -60,6 +62,11 @@ check_self() {
       Seccomp:* | NoNewPrivs:* | CapEff:* | CapBnd:*) refuse "$line" ;;
     esac
   done
+}
+
+# Make the listener that leads out, and hand it to the egress proxy, which is outside.
+open_way_out() {
+  "$CSB_PYTHON" -I -S /opt/csb/door.py /run/csb/egress/door.sock </dev/null 3>&- 4>&-
 }
 
 # The memory hog dies first, not the helper. Then what was asked for as the environment.
@@ -131,13 +138,21 @@ begin_command() {
 }
 
 obey() {
-  [[ $1 =~ ^(run|start|kill|ping|ended|terminate)(\ ([a-z0-9]{1,32}))?$ ]] || return 0
+  [[ $1 =~ ^(run|start|door|kill|ping|ended|terminate)(\ ([a-z0-9]{1,32}))?$ ]] || return 0
   local word=${BASH_REMATCH[1]} id=${BASH_REMATCH[3]}
   case $word in
     ping) printf 'pong %s\n' "$id" >&4 ;;
     run | start)
       current=$id
       keep_command "$word" "$id" &
+      current=''
+      ;;
+    door)
+      current=$id
+      {
+        open_way_out
+        printf 'exit %s %s\n' "$id" "$?" >&4
+      } &
       current=''
       ;;
     kill)
@@ -191,8 +206,14 @@ case ${1:-} in
     # At most so many files for a process; one that asks for no more keeps what it was given.
     ulimit -Hn 65536 2>/dev/null || ulimit -n 65536 2>/dev/null || :
     ulimit -u "$3" || : # fails only if the limit that was inherited is lower
+    door=''
+    if [[ -d /run/csb/egress ]]; then
+      open_way_out &
+      door=$!
+    fi
     check_self
     check_mounts "${@:4:3}" "${@:8:$7}"
+    [[ -z $door ]] || wait "$door" || refuse 'the way out could not be opened'
     shift $((7 + $7))
     if [[ -z $channel ]]; then
       start_payload "$@"

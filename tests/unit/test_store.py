@@ -10,7 +10,10 @@ import pytest
 
 from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.host.store import SqliteStore
-from csb_mcp.model import Geometry, Limits, Sandbox, SandboxSpec, SandboxState
+from csb_mcp.model import EgressRequest, Geometry, Limits, Sandbox, SandboxSpec, SandboxState
+
+
+_OF_WAY_OUT = ("allow_hosts", "secrets", "forward", "verify")
 
 
 def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
@@ -26,6 +29,11 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         pids=99,
         ttl=1.5,
         idle_timeout=60.0,
+        network="allowlist",
+        allow_hosts=("pypi", "*.example.org:8443"),
+        secrets=("key",),
+        forward=("git",),
+        verify=True,
     )
     return Sandbox(
         id=made,
@@ -36,6 +44,11 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         created_at=12.25,
         limits=Limits(asked={"ttl": "1.5s"}, enforced_by={"ttl": "csb-mcp"}),
         attach="tmux …",
+        allowed_hosts=("pypi", "*.example.org:8443"),
+        denied_hosts=("example.com",),
+        pending=(
+            EgressRequest(host="a.example", port=443, count=3, first=1.5, last=2.5, program="curl"),
+        ),
     )
 
 
@@ -68,8 +81,10 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
     await first.close()
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         record = json.loads(db.execute("select record from sandboxes").fetchone()[0])
-        for name in ("memory", "cpus", "pids", "idle_timeout"):
+        for name in ("memory", "cpus", "pids", "idle_timeout", *_OF_WAY_OUT):
             del record["spec"][name]
+        for name in ("allowed_hosts", "denied_hosts", "pending"):
+            del record[name]
         db.execute("update sandboxes set record=?", (json.dumps(record),))
         db.execute("pragma user_version=1")
     second = await SqliteStore.open(path)
@@ -77,8 +92,11 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
     await second.close()
     assert (kept.spec.memory, kept.spec.cpus) == (4 * 1024**3, None)
     assert (kept.spec.pids, kept.spec.idle_timeout) == (1024, None)
+    assert (kept.spec.allow_hosts, kept.spec.secrets, kept.spec.forward) == ((), (), ())
+    assert (kept.allowed_hosts, kept.denied_hosts, kept.pending) == ((), (), ())
+    assert kept.spec.verify is False
     with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("pragma user_version").fetchone() == (2,)
+        assert db.execute("pragma user_version").fetchone() == (3,)
 
 
 async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class BubblewrapBackend:
         staged = folders.runtime / "project"
         return Launch(
             self._argv(sandbox.spec, folders, str(staged)),
-            tuple(self._stager(sandbox.uid, folders, held, staged, os.stat(project_fd))),
+            tuple(self._stager(sandbox, folders, held, staged, os.stat(project_fd))),
         )
 
     async def connect(self, folders: Folders, pane_pid: int, deadline: float) -> SandboxHelper:
@@ -157,15 +157,16 @@ class BubblewrapBackend:
             "control": folders.control,
             "status": folders.status,
             "messages": _messages(folders),
-        }
+        } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = spec.command if spec.agent == "command" else shell.COMMAND
         launcher = str(self._launchers.path("bubblewrap"))
         return (launcher, *words, str(spec.project_dir), "--", *command)
 
     def _stager(
-        self, uid: int, folders: Folders, project: str, staged: Path, owner: os.stat_result
+        self, sandbox: Sandbox, folders: Folders, project: str, staged: Path, owner: os.stat_result
     ) -> Iterator[str]:
+        uid = sandbox.uid
         # The plain interpreter: a virtual environment's costs two more milliseconds.
         yield from (os.path.realpath(sys.executable), "-I", "-S", str(STAGE))
         yield from (f"uid={uid}", f"gid={self._identities.group(uid)}")
@@ -173,6 +174,8 @@ class BubblewrapBackend:
         yield from (f"keep={self._launchers.folder}",)
         yield from (f"keep={folders.runtime}", f"keep={folders.state}")
         yield from (f"project={project}", f"at={staged}")
+        if sandbox.spec.network == "full":
+            yield "gain=pasta"
         if self._identities.owns(uid):
             yield f"map={owner.st_uid}:{owner.st_gid}"
         yield "--"
@@ -272,8 +275,21 @@ async def _answered(
 
 
 def _init_of(launcher: int) -> ProcessHandle:
-    """The launcher's child that is PID 1 in a namespace of its own (proc(5), NSpid)."""
-    for pid in children(launcher):
+    """Below the launcher, who is PID 1 in a namespace of its own (proc(5), NSpid).
+
+    With pasta around it, bwrap is such a one too: then it is the one below that.
+    """
+    found = _first_below(launcher)
+    if found is None:
+        raise HelperFailed("the sandbox ended while it was looked at")
+    if (inner := _first_below(found.pid)) is not None:
+        found.close()
+        return inner
+    return found
+
+
+def _first_below(parent: int) -> ProcessHandle | None:
+    for pid in children(parent):
         try:
             handle = ProcessHandle(pid)
             status = Path(f"/proc/{pid}/status").read_text()
@@ -283,4 +299,4 @@ def _init_of(launcher: int) -> ProcessHandle:
         if numbers and len(numbers[1].split()) > 1 and numbers[1].split()[-1] == "1":
             return handle
         handle.close()
-    raise HelperFailed("the sandbox ended while it was looked at")
+    return None

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from csb_mcp.errors import HelperFailed, InvalidInput, SandboxEnded
 from csb_mcp.host.backends.channel import Channel, Request
+from csb_mcp.host.backends.clients import client_of
 from csb_mcp.host.backends.output import Output
 from csb_mcp.lib.processes import ProcessHandle, children, hold
 from csb_mcp.lib.safe_open import exists_in_root, is_full
@@ -27,6 +28,7 @@ _COMMAND_BYTES = 100_000  # execve takes 128 KiB in one argument
 _START_SECONDS = 10.0
 _PATIENCE_SECONDS = 1.0
 _KILL_SECONDS = 2.0
+_DOOR_SECONDS = 15.0
 _LINGER_SECONDS = 1.0  # between the end of both streams and the exit line
 _KILLED = 128 + 9
 _BOUNDED = {"tmp": "/tmp", "shm": "/dev/shm"}
@@ -95,6 +97,26 @@ class SandboxHelper:
         return self._init.alive() and any(
             _listens(Path(f"/proc/{self.init_pid}/net/{name}"), port) for name in ("tcp", "tcp6")
         )
+
+    def client_of(self, port: int) -> str | None:
+        """See ``ports.Helper.client_of``."""
+        return client_of(self.init_pid, port) if self._init.alive() else None
+
+    async def open_way_out(self) -> None:
+        """See ``ports.Helper.open_way_out``."""
+        self._check_alive()
+        request = self._channel.request("door", secrets.token_hex(8))
+        try:
+            status = await asyncio.wait_for(asyncio.shield(request.done), _DOOR_SECONDS)
+        except TimeoutError:
+            raise HelperFailed("the way out was not opened in time") from None
+        finally:
+            self._channel.forget(request)
+        if status:
+            raise HelperFailed(
+                "the way out could not be opened",
+                hint="something inside may listen on port 3128: end it through its terminal",
+            )
 
     def close(self) -> None:
         """See ``ports.Helper.close``."""

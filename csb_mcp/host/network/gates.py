@@ -1,12 +1,28 @@
-"""Ways out of sandboxes by an egress proxy each."""
+"""Ways out of sandboxes, by network mode, and an egress proxy each where there is one."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from csb_mcp.config import Settings
-from csb_mcp.errors import EgressFailed
-from csb_mcp.model import Connection, Folders, Problem, Sandbox
+from csb_mcp.config import NETWORKS, Settings
+from csb_mcp.errors import DeadlineExceeded, EgressFailed, HostUnable
+from csb_mcp.host.distribution import here
+from csb_mcp.host.launchers import find_tool
+from csb_mcp.host.network.gate import LINE_BYTES, meet
+from csb_mcp.host.network.log import last_connections
+from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox
 from csb_mcp.ports import ClientOf, Gate, WayOut
+
+TUN = Path("/dev/net/tun")
+_PAUSE_SECONDS = 0.002
+_SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
+_LANDLOCK_VERSION = 1  # the flag that asks for it
+_LANDLOCK_SCOPES = 6  # the first that keeps abstract sockets and signals apart
 
 
 class HostGates:
@@ -18,18 +34,114 @@ class HostGates:
 
     def problems(self) -> Sequence[Problem]:
         """See :class:`~csb_mcp.ports.Gates`."""
-        return ()
+        widest = NETWORKS.index(self._settings.max_network)
+        found: dict[str, Problem] = {}
+        for network in NETWORKS[1 : widest + 1]:
+            for problem in self._lacking(network):
+                found.setdefault(problem.what, problem)
+        return tuple(found.values())
+
+    def _lacking(self, network: str) -> Iterator[Problem]:
+        needed = {
+            "allowlist": (("python3", None),),
+            "full": (("pasta", self._settings.pasta), ("nft", self._settings.nft)),
+            "host": (("python3", None),),
+        }
+        for name, configured in needed.get(network, ()):
+            if find_tool(name, configured) is None:
+                why = f"network {network!r} needs it"
+                yield Problem(name, why, here().install(name), fatal=False)
+        if network == "full" and (problem := tun_closed()):
+            yield problem
 
     async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
         """See :class:`~csb_mcp.ports.Gates`."""
-        return WayOut()
+        network = sandbox.spec.network
+        for problem in self._lacking(network):
+            raise HostUnable(f"{problem.what}: {problem.why}", hint=problem.repair)
+        warnings = () if network != "host" or scoped() else (_UNSCOPED,)
+        if network != "allowlist":
+            return WayOut(warnings=warnings)
+        try:
+            for path in (folders.egress, folders.gate, folders.connections):
+                path.mkdir(mode=0o700)
+                os.chown(path, sandbox.uid, os.stat(folders.runtime).st_gid)
+        except OSError as error:
+            raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
+        words = ("--door", folders.egress, "--control", folders.gate, "--log", folders.connections)
+        return WayOut(Launch((str(self._launcher("egress")), *map(str, words))))
 
     async def connect(
         self, sandbox: Sandbox, folders: Folders, client_of: ClientOf, deadline: float
     ) -> Gate:
         """See :class:`~csb_mcp.ports.Gates`."""
-        raise EgressFailed("this network has no proxy", sandbox=sandbox.id)
+        if sandbox.spec.network != "allowlist":
+            raise EgressFailed("this network has no proxy", sandbox=sandbox.id)
+        connection = await _connected(folders.gate / "control.sock", sandbox, deadline)
+        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=LINE_BYTES)
+        return await meet(reader, writer, sandbox.id, client_of, deadline)
 
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         """See :class:`~csb_mcp.ports.Gates`."""
-        return ()
+        return last_connections(folders.connections, limit)
+
+
+async def _connected(path: Path, sandbox: Sandbox, deadline: float) -> socket.socket:
+    """A connection to the proxy, which may be just starting."""
+    loop = asyncio.get_running_loop()
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.setblocking(False)
+            connection.connect(str(path))
+            _check_peer(connection, sandbox)
+        except OSError as error:
+            connection.close()
+            if error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN):
+                why = f"its socket: {error.strerror}"
+                raise EgressFailed(why, sandbox=sandbox.id) from error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+        if loop.time() > deadline:
+            raise DeadlineExceeded("the egress proxy did not listen in time")
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _check_peer(connection: socket.socket, sandbox: Sandbox) -> None:
+    """A proxy that was taken over may put a link there: to a socket of another's (SO_PEERCRED)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    _, uid, _ = struct.unpack("3I", credentials)
+    if uid != sandbox.uid:
+        raise EgressFailed(f"uid {uid} listens in its place", sandbox=sandbox.id)
+
+
+_UNSCOPED = (
+    "network 'host': this kernel (before Linux 6.12) cannot keep abstract sockets apart: those of "
+    "the host's programs, a desktop's among them, are in reach of this sandbox"
+)
+
+
+def scoped() -> bool:
+    """Whether Landlock can keep abstract sockets and signals apart."""
+    return landlock_version() >= _LANDLOCK_SCOPES
+
+
+def landlock_version() -> int:
+    """Version of the kernel's Landlock; below 1: none."""
+    call = (_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
+    return ctypes.CDLL(None).syscall(*call)
+
+
+def tun_closed() -> Problem | None:
+    """Pasta makes its interface from this device, as whoever the payload runs as."""
+    try:
+        mode = TUN.stat().st_mode
+    except OSError:
+        return Problem("tun", f"{TUN} is not there", "modprobe tun", fatal=False)
+    if mode & 0o006 != 0o006:  # as udev makes it: the kernel asks for rights where they matter
+        why = f"network 'full' needs {TUN} to be open to all"
+        return Problem("tun", why, f"chmod 0666 {TUN}", fatal=False)
+    return None

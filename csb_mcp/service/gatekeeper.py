@@ -1,0 +1,222 @@
+"""What is watched over the way out of a running sandbox: hosts it asks for, and its proxy's life.
+
+Whatever a proxy tells comes from a sandbox's requests, so it is bounded here: how many requests are
+kept, and how fast new ones become events.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from csb_mcp.errors import CsbError, EgressFailed
+from csb_mcp.lib.hosts import normal_host
+from csb_mcp.lib.text import one_line
+from csb_mcp.model import Ask, EgressRequest, Folders, Sandbox, SandboxState, resolved
+from csb_mcp.ports import ClientOf, Gate
+from csb_mcp.service.creation import Pieces
+from csb_mcp.service.events import Events
+from csb_mcp.service.registry import Live, Registry
+from csb_mcp.service.rules import named
+
+_log = logging.getLogger(__name__)
+MAX_PENDING = 32
+_BURST, _PER_SECOND = 32, 0.5  # new requests: at once, and then
+_SHORTEST, _LONGEST = 0.2, 5.0  # seconds before a proxy is started anew
+_STABLE_SECONDS = 30.0  # one that lived so long has not failed because of its start
+_OPEN_SECONDS = 10.0
+_PROGRAM = 64  # characters of a program's name
+
+Warn = Callable[[str, str], Awaitable[None]]
+
+
+async def opened(
+    pieces: Pieces, sandbox: Sandbox, folders: Folders, client_of: ClientOf, deadline: float
+) -> Gate:
+    """The gate of a proxy that runs, with the record's rules in force.
+
+    Raises EgressFailed, DeadlineExceeded.
+    """
+    gate = await pieces.gates.connect(sandbox, folders, client_of, deadline)
+    try:
+        await gate.rule(resolved(sandbox.allowed_hosts), resolved(sandbox.denied_hosts))
+    except BaseException:
+        gate.close()
+        raise
+    return gate
+
+
+class Gatekeeper:
+    """The watch of each way out. ``warn`` puts a warning into a record."""
+
+    def __init__(self, pieces: Pieces, registry: Registry, events: Events, warn: Warn) -> None:
+        self._pieces = pieces
+        self._registry = registry
+        self._events = events
+        self._warn = warn
+
+    async def watch(self, live: Live) -> None:
+        """Take what is asked for; start the proxy anew whenever it went away. Until cancelled."""
+        budget, delay, since = _Budget(), _SHORTEST, time.monotonic()
+        while True:
+            try:
+                await self._take(live, await _asks(live), budget)
+            except EgressFailed as error:
+                if time.monotonic() - since > _STABLE_SECONDS:
+                    delay = _SHORTEST
+                _drop(live)
+                await asyncio.sleep(delay)  # it may have gone because all of the sandbox goes
+                if live.ending:
+                    return
+                await self._tell_closed(live, error)
+                delay = await self._reopen(live, delay)
+                since = time.monotonic()
+
+    async def _take(self, live: Live, asks: Sequence[Ask], budget: "_Budget") -> None:
+        async with self._registry.lock(live.id):
+            record = self._registry.find(live.id)
+            new_asks = [ask for ask in asks if ask.time > live.once.get((ask.host, ask.port), 0.0)]
+            pending, new, left_out = merged(record, new_asks, budget)
+            if pending != record.pending:
+                record = replace(record, pending=pending)
+                self._registry.remember(record)  # a repetition is not worth a write
+                live.asked.beat()
+            if new:
+                await self._kept(self._registry.put(record), live)
+        for asked in new:
+            words = {"host": asked.host, "port": str(asked.port), "program": asked.program or ""}
+            told = self._events.publish(live.id, "egress_request", count=str(asked.count), **words)
+            await self._kept(told, live)
+        if left_out:
+            told = self._warn(live.id, "it asks for more hosts than are kept: see what it tried")
+            await self._kept(told, live)
+
+    @staticmethod
+    async def _kept(work: Awaitable[None], live: Live) -> None:
+        """A disk that takes nothing must not close the way out."""
+        try:
+            await work
+        except CsbError as error:
+            _log.warning("sandbox %s: an egress request is not on disk: %s", live.id, error)
+
+    async def _tell_closed(self, live: Live, error: EgressFailed) -> None:
+        _log.warning("sandbox %s: its egress proxy failed: %s", live.id, error)
+        why = one_line(error.message, 200)
+        await self._kept(self._events.publish(live.id, "egress_closed", reason=why), live)
+        warned = self._warn(live.id, "its egress proxy failed and was started anew: see the events")
+        await self._kept(warned, live)
+
+    async def _reopen(self, live: Live, delay: float) -> float:
+        """Until it works; gives how long the next failure has to wait."""
+        while True:
+            delay = min(2 * delay, _LONGEST)
+            try:
+                # One that is paused could not let its listener be made; nor does it need one.
+                if self._registry.find(live.id).state is not SandboxState.PAUSED:
+                    async with asyncio.timeout(_OPEN_SECONDS):
+                        await self._open(live)
+                    await self._kept(self._events.publish(live.id, "egress_opened"), live)
+                    return delay
+            except (CsbError, TimeoutError) as error:
+                _log.warning("sandbox %s: its way out stays closed: %s", live.id, error)
+                _drop(live)
+            await asyncio.sleep(delay)
+
+    async def _open(self, live: Live) -> None:
+        deadline = asyncio.get_running_loop().time() + _OPEN_SECONDS
+        await live.terminal.restart_beside("egress")
+        record = self._registry.find(live.id)
+        live.gate = await opened(self._pieces, record, live.folders, client_of(live), deadline)
+        if (now := self._registry.find(live.id)) is not record:  # rules changed meanwhile
+            await live.gate.rule(resolved(now.allowed_hosts), resolved(now.denied_hosts))
+        if live.helper is not None:
+            await live.helper.open_way_out()
+
+
+def client_of(live: Live) -> ClientOf:
+    """Which program inside has a port, by the helper that the sandbox has then."""
+    return lambda port: live.helper.client_of(port) if live.helper else None
+
+
+def merged(
+    record: Sandbox, asks: Sequence[Ask], budget: "_Budget"
+) -> tuple[tuple[EgressRequest, ...], list[EgressRequest], bool]:
+    """What is pending after ``asks``, the last one last; what is new; whether some are left out."""
+    pending = {(asked.host, asked.port): asked for asked in record.pending}
+    new: dict[tuple[str, int], EgressRequest] = {}
+    rules, left_out = record.allowed_hosts + record.denied_hosts, False
+    for ask in filter(_is_sound, asks):
+        key = ask.host, ask.port
+        if named(*key, rules):
+            continue  # answered while it was on its way
+        before = pending.pop(key, None)
+        if before is None and not budget.take():
+            left_out = True
+            continue
+        pending[key] = _request(ask, before)
+        if before is None or key in new:
+            new[key] = pending[key]
+    kept = tuple(pending.values())[-MAX_PENDING:]
+    return kept, [asked for asked in new.values() if asked in kept], left_out
+
+
+def _request(ask: Ask, before: EgressRequest | None) -> EgressRequest:
+    program = one_line(ask.program, _PROGRAM) if ask.program else before and before.program
+    return EgressRequest(
+        host=ask.host,
+        port=ask.port,
+        count=max(ask.count, before.count if before else 1),  # a new proxy counts anew
+        first=before.first if before else ask.time,
+        last=ask.time,
+        program=program or None,
+    )
+
+
+def _is_sound(ask: Ask) -> bool:
+    """A name in its one spelling, and a port: nothing else becomes a rule."""
+    try:
+        return normal_host(ask.host) == ask.host and 0 < ask.port < 65536
+    except ValueError:
+        return False
+
+
+class _Budget:
+    """How many new requests there may be: a burst, then a few a minute."""
+
+    def __init__(self) -> None:
+        self._left, self._at = float(_BURST), time.monotonic()
+
+    def take(self) -> bool:
+        """One more, if it may be."""
+        now = time.monotonic()
+        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+async def _asks(live: Live) -> Sequence[Ask]:
+    """What is asked for next. Raises EgressFailed, also if a call to the gate failed meanwhile."""
+    if live.gate is None:
+        raise EgressFailed("it does not answer", sandbox=live.id)
+    asks = asyncio.ensure_future(live.gate.asks())
+    cut = asyncio.ensure_future(live.cut.wait())
+    try:
+        await asyncio.wait({asks, cut}, return_when=asyncio.FIRST_COMPLETED)
+        if asks.done():
+            return asks.result()
+        raise EgressFailed("it did not take its rules", sandbox=live.id)
+    finally:
+        for task in (asks, cut):
+            task.cancel()
+        await asyncio.gather(asks, cut, return_exceptions=True)
+
+
+def _drop(live: Live) -> None:
+    if live.gate is not None:
+        live.gate.close()
+    live.gate = None
+    live.cut.clear()

@@ -1,0 +1,187 @@
+"""What a payload reaches in each network mode, in an internet of the test's own."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from csb_mcp.app import App
+from csb_mcp.config import Settings
+from csb_mcp.errors import CreateFailed, HelperFailed, SandboxEnded
+from csb_mcp.host.network.gates import scoped
+from csb_mcp.lib.processes import children, descendants
+from csb_mcp.model import SandboxState
+from tests.support.internet import (
+    HOST,
+    HOST6,
+    HOST_PRIVATE,
+    METADATA,
+    NEIGHBOUR,
+    Internet,
+    internet,
+    until,
+)
+from tests.support.networks import Inside, put_into
+from tests.support.sandboxes import create, mentions, running_app, settings_in
+from tests.support.servers import Server
+
+WEB, WEB6 = "198.51.100.7", "2001:db8::7"
+MORE, MORE6 = "192.0.2.200", "2001:db8:1::200"  # further public addresses of the host's
+# The host itself, by every address that it has.
+OWN = ("127.0.0.1", "127.0.0.53", "::1", HOST, HOST6, HOST_PRIVATE, MORE, MORE6)
+# What lies beside it, or behind an address that is not the internet's.
+AROUND = (
+    *(NEIGHBOUR, METADATA, "10.1.2.3", "172.16.0.5", "192.168.1.1", "100.64.0.9", "198.18.0.1"),
+    *("192.0.0.9", "192.88.99.1", "168.63.129.16", "240.0.0.1"),
+    *("64:ff9b::a09:809", "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:a09:809::1", "2001::1"),
+    *("fc00::9", "fd12::9", "fec0::9", "100::9", "2001:db8::5efe:a09:809"),
+)
+FORGED = ("raw:127.0.0.1:1", "raw:127.0.0.1:6", "raw:::1:58", "packet:any:3")
+
+
+@contextmanager
+def abstract(net: Internet, name: str) -> Generator[None]:
+    """An abstract socket of the host's that listens."""
+    with net.host.make(socket.AF_UNIX) as listening:
+        listening.bind("\0" + name)
+        listening.listen()
+        yield
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Internet]:
+    with internet() as made:
+        made.names.answer("a.test", WEB, WEB6)
+        made.host.ip(f"addr add {MORE}/32 dev inet\naddr add {MORE6}/128 dev inet nodad\n")
+        yield made
+
+
+@pytest.fixture
+def settings(base: Path) -> Settings:
+    return settings_in(base, max_network="host")
+
+
+@pytest.fixture
+def there(net: Internet, monkeypatch: pytest.MonkeyPatch) -> Internet:
+    put_into(net, monkeypatch)
+    return net
+
+
+@pytest.fixture(scope="module")
+def servers(net: Internet) -> dict[str, Server]:
+    """Who answers at port 80 of every address."""
+    made = {address: net.serve(address, 80) for address in (WEB, WEB6, *AROUND)}
+    return made | {address: net.serve(address, 80, on_host=True) for address in OWN}
+
+
+def unheard(servers: dict[str, Server], *addresses: str) -> bool:
+    """Nobody came to these."""
+    return not any(servers[address].peers for address in addresses)
+
+
+async def test_full_reaches_the_internet_and_nothing_else(
+    app: App, project: Path, there: Internet, servers: dict[str, Server]
+) -> None:
+    sandbox = await create(app, project, network="full")
+    inside = Inside(app, sandbox.id)
+    allowed = (f"tcp:{WEB}:80", f"tcp:{WEB6}:80", "name:a.test:0", "udp:169.254.1.53:53")
+    told = await inside.probe(*allowed)
+    assert told[f"tcp:{WEB}:80"] == told[f"tcp:{WEB6}:80"] == "HTTP/1.1 200"
+    assert told["name:a.test:0"] == str(sorted([WEB, WEB6]))
+    assert told["udp:169.254.1.53:53"] == "True"
+    with abstract(there, "csb-test-abstract"):
+        refused = [f"tcp:{address}:80" for address in (*OWN, *AROUND)]
+        refused += [*FORGED, "abstract:csb-test-abstract:0", "tcp:169.254.1.53:53"]
+        refused += [f"udp:{address}:53" for address in OWN]
+        told = await inside.probe(*refused)
+    assert [word for word, how in told.items() if not how.startswith("!")] == []
+    assert unheard(servers, *OWN, *AROUND)
+
+
+async def test_full_cannot_be_undone_from_inside(
+    app: App, project: Path, there: Internet, servers: dict[str, Server]
+) -> None:
+    sandbox = await create(app, project, network="full")
+    inside = Inside(app, sandbox.id)
+    for command in (
+        "/usr/sbin/nft flush ruleset",
+        "/usr/sbin/nft delete table inet csb",
+        "ip link set lo down",
+        "ip route add local 10.9.8.9/32 dev lo",
+        "unshare -Urn true",
+        "nsenter -t 1 -n -U true",
+    ):
+        assert (await inside.run(command)).exit_code not in (0, 127), command
+    told = await inside.probe(f"tcp:{NEIGHBOUR}:80", f"tcp:{WEB}:80")
+    assert told[f"tcp:{NEIGHBOUR}:80"].startswith("!")
+    assert told[f"tcp:{WEB}:80"] == "HTTP/1.1 200"
+
+
+async def test_full_lives_and_ends_as_any_other(app: App, project: Path) -> None:
+    """Pause, exit status, a payload that kills all it can; pasta ends, and so does all below it."""
+    service = app.service
+    first = await create(app, project, network="full", agent="command", command=("sleep", "7.5"))
+    inside = Inside(app, first.id)
+    live = service._registry.live[first.id]  # pyright: ignore[reportPrivateUsage]
+    assert live.helper and live.helper.init_pid in descendants(live.terminal.pane_pid)
+    assert await inside.out("cat /proc/1/comm; id -u; pwd") == f"bash\n1000\n{project}"
+    await service.pause(first.id)
+    assert (await service.resume(first.id)).state is SandboxState.RUNNING
+    assert await inside.out("echo on") == "on"
+    (pasta_child,) = children(live.terminal.pane_pid)
+    os.kill(live.terminal.pane_pid, 9)
+    await asyncio.wait_for(live.ended.wait(), 10)
+    until(lambda: not Path(f"/proc/{pasta_child}").exists())
+    with pytest.raises(SandboxEnded):
+        await inside.run("true")
+    second = await create(
+        app, project, network="full", agent="command", command=("sh", "-c", "exit 7")
+    )
+    async with asyncio.timeout(10):
+        while (record := await service.get(second.id)).state is not SandboxState.DEAD:
+            await asyncio.sleep(0.02)
+    assert record.exit_status == 7
+    third = await create(app, project, network="full")
+    with pytest.raises((HelperFailed, SandboxEnded)):
+        await Inside(app, third.id).run("kill -9 -1")
+    await service.delete(third.id)
+    assert not mentions(str(project))
+
+
+@pytest.mark.parametrize("missing", ["pasta", "nft"])
+async def test_a_tool_that_is_missing_or_fails_leaves_nothing(
+    base: Path, project: Path, missing: str
+) -> None:
+    broken = base / missing
+    broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
+    broken.chmod(0o755)
+    for path, word in ((base / "absent", "install"), (broken, "broken")):
+        settings = settings_in(base, **{missing: path})
+        async with running_app(settings) as app:
+            with pytest.raises(CreateFailed) as caught:
+                await create(app, project, network="full")
+            assert missing in f"{caught.value} {path}"
+            assert word in str(caught.value)
+            assert [s.state for s in await app.service.list()] == [SandboxState.FAILED]
+        assert sorted(p.name for p in settings.runtime_dir.iterdir()) == ["launchers"]
+        assert not mentions(str(project))
+
+
+async def test_host_shares_the_network_and_nothing_more(
+    app: App, project: Path, there: Internet, servers: dict[str, Server]
+) -> None:
+    sandbox = await create(app, project, network="host")
+    inside = Inside(app, sandbox.id)
+    reached = [f"tcp:{address}:80" for address in ("127.0.0.1", "::1", HOST, WEB, WEB6)]
+    told = await inside.probe(*reached, "name:a.test:0", *FORGED)
+    assert {told[word] for word in reached} == {"HTTP/1.1 200"}
+    assert told["name:a.test:0"] == str(sorted([WEB, WEB6]))
+    assert all(told[word].startswith("!") for word in FORGED)
+    with abstract(there, "csb-test-abstract"):
+        told = await inside.probe("abstract:csb-test-abstract:0")
+    assert told["abstract:csb-test-abstract:0"].startswith("!") == scoped()
+    assert bool((await app.service.get(sandbox.id)).warnings) != scoped()
