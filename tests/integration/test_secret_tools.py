@@ -24,7 +24,7 @@ const [url, key] = process.argv.slice(1), {host} = new URL(url)
 const proxy = new URL(process.env.https_proxy)
 const connect = {host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: host + ':443'}
 http.request(connect).on('connect', (_, socket) => https.request(url, {
-  method: 'POST', headers: {'x-api-key': key},
+  method: 'POST', headers: {'x-api-key': key}, defaultPort: 443,
   createConnection: () => tls.connect({socket, servername: host}),
 }, answer => answer.pipe(process.stdout)).end('hello')).end()
 """

@@ -121,7 +121,7 @@ def _check(head: Head, host: str) -> None:
         (value,) = named
         name = normal_host(value.decode("ascii").removesuffix(":443"))
     except ValueError as error:
-        raise BadMessageError("it must have one Host field") from error
+        raise BadMessageError("it must have one Host field that names its host") from error
     if name != host:
         raise RefusedError("421 Misdirected Request", f"this connection is for {host} alone")
     if b"websocket" in head.words(b"upgrade"):
