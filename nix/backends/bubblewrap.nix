@@ -80,5 +80,6 @@ writeShellApplication {
   text =
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
+    + builtins.readFile ./certificates.sh
     + builtins.readFile ./bubblewrap.sh;
 }
