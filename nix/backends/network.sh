@@ -123,7 +123,7 @@ take_network() {
 # Put into `rules` what nft is to set. The payload is in a user namespace below the one that owns this
 # network, so it cannot change them.
 make_rules() {
-  local address own4='' own6='' IFS=, reject='counter reject with icmpx type admin-prohibited'
+  local address own4='' own6='' IFS=, reject='jump refuse'
   local refused="${REFUSED[*]}" refused6="${REFUSED6[*]}"
   IFS=' '
   for address in $outside; do
@@ -132,6 +132,10 @@ make_rules() {
   [[ -z $own4 ]] || own4="ip daddr { ${own4#,} } $reject"
   [[ -z $own6 ]] || own6="ip6 daddr { ${own6#,} } $reject"
   rules="table inet csb {
+chain refuse {
+meta l4proto tcp reject with tcp reset
+reject with icmpx type admin-prohibited
+}
 chain out {
 type filter hook output priority 0; policy accept;
 oif \"lo\" accept
