@@ -33,11 +33,11 @@ authority_args() {
   done
   # Names of their own: what a program finds in the system's place may be a folder of links.
   certificate_file /run/csb/authority.pem "$own"
-  certificate_file /run/csb/certificates.pem "$system"$'\n'"$own"
+  certificate_file /run/csb/certificates.pem "$system" "$own"
   for bundle in "${BUNDLES[@]}"; do
     # Over the file itself, where something is already mounted: programs that read no variable.
     [[ ! -f $bundle ]] || ! shown "$bundle" || {
-      exec {fd}<<<"$system"$'\n'"$own"
+      exec {fd}< <(printf '%s\n' "$system" "$own")
       args+=(--perms 0444 --ro-bind-data "$fd" "$bundle")
     }
   done
@@ -49,9 +49,11 @@ authority_args() {
   done
 }
 
+# certificate_file PATH TEXT...: too large for a pipe at once, and a here-string would be a file in
+# the host's /tmp.
 certificate_file() {
   local fd
-  exec {fd}<<<"$2"
+  exec {fd}< <(printf '%s\n' "${@:2}")
   args+=(--perms 0444 --file "$fd" "$1")
 }
 

@@ -5,7 +5,6 @@ The host is a real HTTPS server on loopback, with a certificate of an authority 
 
 import base64
 import json
-import shutil
 import socket
 import ssl
 import threading
@@ -130,8 +129,12 @@ class Server(ThreadingHTTPServer):
     large = 0
     root = Path("/nowhere")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, context: ssl.SSLContext, listening: socket.socket | None = None) -> None:
+        """``listening``: a socket in another network; it becomes ours."""
+        super().__init__(("127.0.0.1", 0), Handler, bind_and_activate=not listening)
+        if listening:
+            self.socket.close()
+            self.socket = listening
         self.context = context
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
         self.next = threading.Event()
@@ -160,6 +163,19 @@ def server_context(folder: Path, certificate: str, key: str) -> ssl.SSLContext:
     file.write_text(certificate + key)
     context.load_cert_chain(file)
     return context
+
+
+@contextmanager
+def serving(server: Server) -> Generator[Server]:
+    """Answers until the end."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join(10)
 
 
 @dataclass
@@ -239,9 +255,7 @@ def world(folder: Path, *, certified: str = HOST, trusted: bool = True) -> Gener
     message |= {"authorities": {HOST: theirs if trusted else other}}
     bundle = folder / "bundle.pem"
     bundle.write_text(ours)
-    with Server(context) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
-        serving.start()
+    with serving(Server(context)) as server:
         door = Door(tls.entries(message)[HOST], server.server_address[:2])  # type: ignore[arg-type]
         listening = threading.Thread(target=door.serve)
         listening.start()
@@ -250,7 +264,4 @@ def world(folder: Path, *, certified: str = HOST, trusted: bool = True) -> Gener
         finally:
             door.listener.shutdown(socket.SHUT_RDWR)
             door.listener.close()
-            server.shutdown()
-            serving.join(10)
             listening.join(10)
-            shutil.rmtree(folder / "git", ignore_errors=True)
