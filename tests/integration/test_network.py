@@ -12,7 +12,7 @@ import pytest
 from csb_mcp.app import App
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, HelperFailed, SandboxEnded
-from csb_mcp.host.network.gates import scoped
+from csb_mcp.lib.landlock import scopes
 from csb_mcp.lib.processes import children, descendants
 from csb_mcp.model import SandboxState
 from tests.support.internet import (
@@ -183,5 +183,37 @@ async def test_host_shares_the_network_and_nothing_more(
     assert all(told[word].startswith("!") for word in FORGED)
     with abstract(there, "csb-test-abstract"):
         told = await inside.probe("abstract:csb-test-abstract:0")
-    assert told["abstract:csb-test-abstract:0"].startswith("!") == scoped()
-    assert bool((await app.service.get(sandbox.id)).warnings) != scoped()
+    assert told["abstract:csb-test-abstract:0"].startswith("!") == scopes()
+    assert bool((await app.service.get(sandbox.id)).warnings) != scopes()
+
+
+@pytest.fixture
+async def gated(app: App, project: Path, there: Internet, servers: dict[str, Server]) -> Inside:
+    """A sandbox that may reach a.test."""
+    sandbox = await create(app, project, network="allowlist", allow_hosts=("a.test",))
+    return Inside(app, sandbox.id)
+
+
+async def test_allowlist_opens_one_door(gated: Inside, servers: dict[str, Server]) -> None:
+    get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://"
+    assert await gated.out(f"{get}a.test/") == "200"
+    assert await gated.out(f"{get}b.test/") == "403"
+    nowhere = [f"tcp:{address}:80" for address in (WEB, WEB6, *OWN, NEIGHBOUR, METADATA)]
+    told = await gated.probe(*nowhere, *FORGED, "name:a.test:0", f"udp:{HOST}:53")
+    assert [word for word, how in told.items() if not how.startswith("!")] == []
+
+
+async def test_allowlist_and_a_proxy_that_is_killed(
+    gated: Inside, servers: dict[str, Server]
+) -> None:
+    """Closed without it, open again with a new one; nothing inside can close it."""
+    get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://a.test/"
+    live = gated.app.service._registry.live[gated.id]  # pyright: ignore[reportPrivateUsage]
+    for pid in descendants(live.terminal.server_pid):
+        if b"/run/csb/program" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, 9)
+    async with asyncio.timeout(20):
+        while (await gated.run(get)).stdout != "200":
+            await asyncio.sleep(0.05)
+    with pytest.raises(HelperFailed):
+        await gated.run("kill -9 -1")
