@@ -15,31 +15,33 @@ BUNDLE_VARIABLES=(
   NIX_SSL_CERT_FILE npm_config_cafile
 )
 
+# Put into `certificate` what --authority names.
 check_authority() {
-  [[ -z $authority || (-f $authority && -r $authority) ]] ||
-    die "--authority $authority is not a file that can be read"
+  certificate=''
+  [[ -n $authority ]] || return 0
+  [[ -f $authority && -r $authority ]] || die "--authority $authority is not a file that can be read"
+  certificate=$(<"$authority")
+  [[ $certificate == '-----BEGIN CERTIFICATE-----'*'-----END CERTIFICATE-----' ]] ||
+    die "--authority $authority holds no certificate"
 }
 
 # authority_args: after /run/csb was made, and before it is closed. (Not in $CSB_SHARE: that is the
 # same for all sandboxes.)
 authority_args() {
   [[ -n $authority ]] || return 0
-  local own bundle system='' name fd
-  own=$(<"$authority")
-  [[ $own == '-----BEGIN CERTIFICATE-----'*'-----END CERTIFICATE-----' ]] ||
-    die "--authority $authority holds no certificate"
+  local bundle system=() name
   for bundle in "${BUNDLES[@]}"; do
-    [[ ! -r $bundle ]] || { system=$(<"$bundle") && break; }
+    # By mapfile: $(<FILE) takes seven times as long, and each time that such a text is expanded, too.
+    [[ ! -r $bundle ]] || { mapfile -d '' -t system <"$bundle" && break; }
   done
   # Names of their own: what a program finds in the system's place may be a folder of links.
-  certificate_file /run/csb/authority.pem "$own"
-  certificate_file /run/csb/certificates.pem "$system" "$own"
+  certificate_file --file /run/csb/authority.pem
+  certificate_file --file /run/csb/certificates.pem system
   for bundle in "${BUNDLES[@]}"; do
-    # Over the file itself, where something is already mounted: programs that read no variable.
-    [[ ! -f $bundle ]] || ! shown "$bundle" || {
-      exec {fd}< <(printf '%s\n' "$system" "$own")
-      args+=(--perms 0444 --ro-bind-data "$fd" "$bundle")
-    }
+    # Over the file itself, where something is already mounted: programs that read no variable. A
+    # link leads to another one of these, or (NixOS) to what is not mounted.
+    [[ ! -f $bundle || -L $bundle ]] || ! shown "$bundle" ||
+      certificate_file --ro-bind-data "$bundle" system
   done
   for name in "${BUNDLE_VARIABLES[@]}"; do
     args+=(--setenv "$name" /run/csb/certificates.pem)
@@ -49,12 +51,12 @@ authority_args() {
   done
 }
 
-# certificate_file PATH TEXT...: too large for a pipe at once, and a here-string would be a file in
-# the host's /tmp.
+# certificate_file HOW PATH [system]: the sandbox's own, or behind the system's. By a pipe that is
+# written meanwhile; of this size, a here-string would be a file in the host's /tmp.
 certificate_file() {
   local fd
-  exec {fd}< <(printf '%s\n' "${@:2}")
-  args+=(--perms 0444 --file "$fd" "$1")
+  exec {fd}< <(printf '%s\n' ${3:+"${system[@]}"} "$certificate")
+  args+=(--perms 0444 "$1" "$fd" "$2")
 }
 
 # shown PATH: whether root_args (common.sh) mounts what PATH lies in.
@@ -69,11 +71,12 @@ shown() {
 # policy wants what stands between the lines of a PEM file.
 authority_policy() {
   [[ -n $authority ]] || return 0
-  local der
-  der=$(<"$authority")
+  local der=$certificate
   der=${der#-----BEGIN CERTIFICATE-----}
   der=${der%-----END CERTIFICATE-----}
   der=${der//$'\n'/}
   [[ $der =~ ^[A-Za-z0-9+/=]+$ ]] || die "--authority $authority holds no certificate"
-  certificate_file "$1/csb-authority.json" "{ \"CACertificates\": [\"$der\"] }"
+  local fd
+  exec {fd}<<<"{ \"CACertificates\": [\"$der\"] }"
+  args+=(--perms 0444 --file "$fd" "$1/csb-authority.json")
 }
