@@ -45,7 +45,9 @@ async def creates(app: App, project: Path, report: Report) -> None:
     for name, bound in BOUNDS.items():
         # Pair by pair: what slows the machine for a while slows both.
         more = [a - b for a, b in zip(took[name], took["none"], strict=True)]
-        report.row(f"create with {name}, more than none", 1000 * statistics.median(more), "ms", bound)
+        report.row(
+            f"create with {name}, more than none", 1000 * statistics.median(more), "ms", bound
+        )
 
 
 async def memory(app: App, base: Path, report: Report) -> None:

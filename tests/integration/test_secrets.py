@@ -21,8 +21,9 @@ from tests.support.networks import Inside, put_into
 from tests.support.sandboxes import create, mentions, running_app, settings_in
 from tests.support.secret_host import HOST, VALUE, Server, server_context, serving
 
-OTHER, WRONG = "other.example", "wrong.example"
+OTHER, WRONG, FORGED = "other.example", "wrong.example", "forged.example"
 WEB, WEB_OTHER, WEB_WRONG = "198.51.100.7", "198.51.100.8", "198.51.100.9"
+WEB_FORGED = "198.51.100.10"
 ASK = f'curl -sS -H "x-api-key: $API_KEY" https://{HOST}/echo'
 PYTHON = f"""python3 -I -c '
 import os, urllib.request
@@ -81,6 +82,7 @@ def net() -> Iterator[Internet]:
         made.names.answer(HOST, WEB)
         made.names.answer(OTHER, WEB_OTHER)
         made.names.answer(WRONG, WEB_WRONG)
+        made.names.answer(FORGED, WEB_FORGED)
         yield made
 
 
@@ -190,8 +192,8 @@ def _nothing_has(value: str, *places: Settings | Path) -> None:
                 assert value.encode() not in path.read_bytes(), path
 
 
-async def test_git_and_chromium_trust_the_authority(
-    settings: Settings, project: Path, there: dict[str, Server], base: Path
+async def test_git_and_chromium_trust_the_authority_for_that_host_alone(
+    settings: Settings, project: Path, there: dict[str, Server], base: Path, net: Internet
 ) -> None:
     there[HOST].root = base
     author = {f"GIT_{who}_{what}": "x@x" for who in _WHO for what in ("NAME", "EMAIL")}
@@ -203,12 +205,23 @@ async def test_git_and_chromium_trust_the_authority(
     ):
         subprocess.run(command, env=os.environ | author, check=True)
     async with running_app(settings) as app:
-        record = await create(app, project, network="allowlist", secrets=("api",))
+        record = await create(
+            app, project, network="allowlist", secrets=("api",), allow_hosts=(FORGED,)
+        )
         inside = Inside(app, record.id)
         await inside.out(f"cd /tmp && git clone -q https://agent:$API_KEY@{HOST}/repository c")
         assert "the first" in await inside.out("git -C /tmp/c log")
-        page = await inside.out(f"chromium --headless --dump-dom https://{HOST}/echo 2>/dev/null")
-        assert "Chrome" in page, "what it sent as its name came back"
+        browse = f"chromium --headless --dump-dom https://{HOST}/echo 2>/dev/null"
+        assert "Chrome" in await inside.out(browse), "what it sent as its name came back"
+        gate = settings.runtime_dir / record.id / "gate"
+        pair = [(gate / f"authority.{end}").read_text() for end in ("pem", "key")]
+        context = server_context(base, *make_leaf(pair[0], pair[1], FORGED))
+        with serving(Server(context, net.outside.listen(WEB_FORGED, 443))) as forged:
+            for command in (ASK, PYTHON, f"git ls-remote https://{HOST}/repository", browse):
+                await inside.run(command.replace(HOST, FORGED))
+            assert forged.seen == [], "whoever stole its key can play no other host"
+            assert await inside.out(ASK.replace(HOST, FORGED).replace("-sS", "-sSk"))
+            assert len(forged.seen) == 1
 
 
 _WHO = ("AUTHOR", "COMMITTER")
