@@ -1,4 +1,4 @@
-"""The egress proxy as its launcher runs it: copied files, the system's Python, and a control end."""
+"""The egress proxy as its launcher runs it, with the system's Python; and its daemon."""
 
 import json
 import shutil
@@ -75,6 +75,7 @@ class RunningProxy:
             (base / name).mkdir(exist_ok=True)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self.listener.getsockname()[1]
+        self._known = 0
         self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -132,12 +133,18 @@ class RunningProxy:
         lines = [line for path in files if path.exists() for line in path.read_text().splitlines()]
         return [json.loads(line) for line in lines]
 
+    def forget(self) -> None:
+        """What is in the log now is not looked for any more."""
+        self._known = len(self.log())
+
     def logged(self, **wanted: object) -> dict[str, Any]:
-        """The last line with these values, once it is there."""
+        """The last new line with these values, once it is there."""
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            found[:] = [line for line in self.log() if wanted.items() <= line.items()]
+            found[:] = [
+                line for line in self.log()[self._known :] if wanted.items() <= line.items()
+            ]
             return bool(found)
 
         try:

@@ -29,13 +29,13 @@ def unix_listener(path: str) -> Socket:
 
 
 def accept(listener: Socket) -> tuple[Socket, tuple[str, int]]:
-    """A connection that never blocks, not at its close either. Raises OSError.
+    """A connection that never blocks, not at its close either, and its peer. Raises OSError.
 
-    With it comes its peer, if this is TCP. The other holder of a listener may have set it to block, or given it a linger time, which is
+    The other holder of a listener may have set it to block, or given it a linger time, which is
     inherited and would hold up our close.
     """
     listener.setblocking(False)
-    fd, peer = listener._accept()  # pyright: ignore  # noqa: SLF001, PGH003 - socket.accept does so
+    fd, peer = listener._accept()  # pyright: ignore  # noqa: SLF001, PGH003 - as socket does
     made = Socket(fileno=fd)  # pyright: ignore[reportUnknownArgumentType]
     made.setblocking(False)
     if made.family != _socket.AF_UNIX:
