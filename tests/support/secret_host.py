@@ -243,8 +243,13 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, *, certified: str = HOST, trusted: bool = True) -> Generator[World]:
-    """``certified``: the name in the host's certificate; not ``trusted``: by nobody's authority."""
+def world(
+    folder: Path, *, certified: str = HOST, trusted: bool = True, system: bool = False
+) -> Generator[World]:
+    """``certified``: the name in the host's certificate; not ``trusted``: by nobody's authority.
+
+    ``system``: the host's authority is left in theirs.pem, and to the system's trust.
+    """
     theirs, theirs_key = make_authority("theirs", [certified])
     context = server_context(folder, *make_leaf(theirs, theirs_key, certified))
     other, _ = make_authority("other", [certified])
@@ -252,7 +257,8 @@ def world(folder: Path, *, certified: str = HOST, trusted: bool = True) -> Gener
     certificate, key = make_leaf(ours, ours_key, HOST)
     item = {"host": HOST, "placeholder": PLACEHOLDER, "value": VALUE}
     message = {"secrets": [item | {"certificate": certificate, "key": key}]}
-    message |= {"authorities": {HOST: theirs if trusted else other}}
+    (folder / "theirs.pem").write_text(theirs)
+    message |= {} if system else {"authorities": {HOST: theirs if trusted else other}}
     bundle = folder / "bundle.pem"
     bundle.write_text(ours)
     with serving(Server(context)) as server:

@@ -221,7 +221,21 @@ def test_a_wrong_certificate_of_the_host_is_refused(short_dir: Path, wrong: dict
         assert status == 502
         assert f"the certificate of {HOST} is not valid" in body.decode()
         assert here.server.seen == []
-        assert "is not valid" in here.ended()[2]
+        up, down, why = here.ended()
+        assert "is not valid" in why
+        assert (up, down) == (0, 0), "nothing was said to it"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_without_authorities_the_systems_are_asked(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if known:  # where OpenSSL looks for the system's
+        monkeypatch.setenv("SSL_CERT_FILE", str(short_dir / "theirs.pem"))
+    tls.outside.cache_clear()
+    with world(short_dir, system=True) as here:
+        assert answer(here, f"GET /echo HTTP/1.1\r\n{GET}\r\n")[0] == (200 if known else 502)
+    tls.outside.cache_clear()
 
 
 def test_who_stops_in_its_header_is_cut_off(here: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,6 +197,14 @@ async def test_other_ways_not_to_have_a_value(tmp_path: Path, folders: Folders) 
         assert words in str(await refused(tmp_path, folders, secret))
 
 
+def test_the_doctor_is_told_of_each_that_cannot_be_read(tmp_path: Path) -> None:
+    good, bad = secret_in(tmp_path / "good"), secret_in(tmp_path / "bad", "short")
+    none = replace(SECRET, environment="CSB_TEST_NONE")
+    problems = made(tmp_path, good=good, bad=bad, none=none).problems()
+    assert [p.why.split(":")[0] for p in problems] == ["secret bad", "secret none"]
+    assert not any(p.fatal for p in problems)
+
+
 @pytest.mark.root
 async def test_a_file_of_somebody_else_is_refused(tmp_path: Path, folders: Folders) -> None:
     secret = secret_in(tmp_path / "token")

@@ -38,7 +38,7 @@ class HostGates:
         for network in NETWORKS[1 : widest + 1]:
             for problem in self._lacking(network):
                 found.setdefault(problem.what, problem)
-        return tuple(found.values())
+        return (*found.values(), *self._secrets.problems())
 
     def _lacking(self, network: str) -> Iterator[Problem]:
         needed = {

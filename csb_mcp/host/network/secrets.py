@@ -13,14 +13,14 @@ import os
 import re
 import secrets as random
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from csb_mcp.config import Secret, Settings
 from csb_mcp.errors import EgressFailed, HostUnable, InvalidInput
 from csb_mcp.lib.safe_open import read_regular
-from csb_mcp.model import Folders, Sandbox
+from csb_mcp.model import Folders, Problem, Sandbox
 
 _log = logging.getLogger(__name__)
 _SHORTEST = 8  # what is shorter would be found, and replaced, in answers that do not carry it
@@ -39,6 +39,18 @@ class Secrets:
 
     def __init__(self, settings: Settings) -> None:
         self._known = settings.secrets
+
+    def problems(self) -> Sequence[Problem]:
+        """Secrets of the settings that cannot be read as they are."""
+        found: list[Problem] = []
+        for name, secret in self._known.items():
+            try:
+                _value(name, secret, None)
+                _authorities(name, secret)
+            except HostUnable as error:
+                repair = error.hint or "see docs/secrets.md"
+                found.append(Problem("secret", error.message, repair, fatal=False))
+        return found
 
     async def prepare(self, sandbox: Sandbox, folders: Folders) -> Mapping[str, str]:
         """Make authority and placeholders; variable to placeholder, for the payload's environment.
@@ -156,8 +168,8 @@ def _placeholder(name: str) -> str:
     return f"csb-secret-{shown}-{random.token_hex(16)}"
 
 
-def _value(name: str, secret: Secret, project: Path) -> str:
-    """Raises HostUnable, with a hint and never with a part of the value."""
+def _value(name: str, secret: Secret, project: Path | None) -> str:
+    """Raises HostUnable, with a hint and never a part of the value. In ``project`` it must not lie."""
     if secret.environment is not None:
         text = os.environ.get(secret.environment)
         if text is None:
@@ -166,7 +178,7 @@ def _value(name: str, secret: Secret, project: Path) -> str:
             raise HostUnable(f"secret {name}: {why}", hint=hint)
         return _checked(name, secret.environment, text)
     path = cast("Path", secret.file)
-    if path.resolve().is_relative_to(project.resolve()):
+    if project and path.resolve().is_relative_to(project.resolve()):
         why = f"{path} lies in the project, where the sandbox reads it"
         raise HostUnable(f"secret {name}: {why}", hint="keep it elsewhere")
     data = _read(name, path, _LONGEST + 2, private=True)
@@ -185,10 +197,10 @@ def _checked(name: str, place: str, text: str) -> str:
 
 
 def _authorities(name: str, secret: Secret) -> str:
-    from csb_mcp.host.network.authority import certificates  # noqa: PLC0415 - slow, see there
-
     if secret.authorities is None:
         return ""
+    from csb_mcp.host.network.authority import certificates  # noqa: PLC0415 - slow, see there
+
     data = _read(name, secret.authorities, _AUTHORITIES_BYTES + 1, private=False)
     try:
         if len(data) <= _AUTHORITIES_BYTES:

@@ -7,7 +7,7 @@ Pair = tuple[bytes, bytes]
 
 
 def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
-    """``secret`` as it may stand in an answer, longest first, each with what takes its place.
+    """``secret`` as it may stand in an answer, each with what takes its place.
 
     As it is, in a URL, and in JSON. What an answer makes of it beyond that (base64, a digest,
     letter by letter) is that host's doing, which knows the secret anyway.
@@ -16,7 +16,7 @@ def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
     json = secret.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     found = {secret, url, json, json.replace(b"/", b"\\/")}
     found |= {url.replace(b"%20", b"+"), _lower_escapes(url)}
-    return tuple((one, placeholder) for one in sorted(found, key=len, reverse=True))
+    return tuple((one, placeholder) for one in found)
 
 
 def _lower_escapes(url: bytes) -> bytes:
@@ -28,7 +28,8 @@ class Mask:
     """Replaces within a stream. Keeps back only what may be the beginning of a secret."""
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
-        self._pairs = tuple(pairs)
+        # Longest first: one secret may be the beginning of another.
+        self._pairs = tuple(sorted(pairs, key=lambda pair: len(pair[0]), reverse=True))
         self._kept = b""
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:

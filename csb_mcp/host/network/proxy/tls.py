@@ -62,10 +62,12 @@ def entries(message: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def serve(client: socket.socket, upstream: socket.socket, entry: Entry) -> tuple[int, int, str]:
-    """Serve one connection to its end: bytes of content sent and received by the sandbox, and why
-    it failed, if it did. Both sockets stay the caller's, set to not block; shutting one down from
-    another thread ends this soon. Blocks for as long as something moves.
-    """  # noqa: D205 - one sentence
+    """Serve one connection to its end. Blocks for as long as something moves.
+
+    Gives the bytes of content that went to the host and that came from it, and why it failed, if it
+    did. Both sockets stay the caller's, set to not block; shutting one down from another thread
+    ends this soon.
+    """
     inner = Channel(client, entry.inside, None)
     outer = Channel(upstream, outside(entry.authorities), entry.host)
     why = ""
@@ -75,11 +77,8 @@ def serve(client: socket.socket, upstream: socket.socket, entry: Entry) -> tuple
         why = str(error)
     for channel in (inner, outer):
         channel.close()
-    return (
-        inner.taken,
-        inner.given,
-        Mask(_masks(entry)).whole(why.encode()).decode(errors="replace"),
-    )
+    told = Mask(_masks(entry)).whole(why.encode()).decode(errors="replace")
+    return outer.given, outer.taken, told
 
 
 class _Relay:
