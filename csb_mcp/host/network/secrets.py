@@ -169,7 +169,7 @@ def _placeholder(name: str) -> str:
 
 
 def _value(name: str, secret: Secret, project: Path | None) -> str:
-    """Raises HostUnable, with a hint and never a part of the value. In ``project`` it must not lie."""
+    """Raises HostUnable, never with a part of the value. It must not lie in ``project``."""
     if secret.environment is not None:
         text = os.environ.get(secret.environment)
         if text is None:
