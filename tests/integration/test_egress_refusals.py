@@ -219,7 +219,7 @@ def test_not_a_byte_behind_the_request_is_passed_on(proxy: RunningProxy, server:
     proxy.ask(POST + b"Content-Length: 2\r\n\r\nok" + second)
     proxy.ask(POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + second)
     proxy.ask(GET + b"\r\n" + second)
-    until(lambda: len(server.heard) == 3)
+    until(lambda: len(server.heard) >= 3)
     assert not [heard for heard in server.heard if b"smuggled" in heard]
     assert proxy.logged(host="good.test")["why"] == "bytes behind the request were dropped"
 
