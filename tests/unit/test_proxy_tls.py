@@ -328,16 +328,33 @@ def _says(listener: socket.socket, here: World, said: bytes) -> None:
 
 @given(
     value=st.text('ab/"\\ ', min_size=3, max_size=8).map(str.strip).filter(lambda v: len(v) > 2),
-    pieces=st.lists(st.text('ab/"\\ xy%0123456789F', max_size=12), max_size=8),
-    at=st.integers(0, 8),
+    around=st.lists(st.text('ab/"\\ xy%0123456789F', max_size=12), min_size=1, max_size=8),
+    step=st.integers(1, 9),
 )
 def test_a_mask_finds_what_it_is_for_wherever_the_borders_are(
-    value: str, pieces: list[str], at: int
+    value: str, around: list[str], step: int
 ) -> None:
-    pieces.insert(min(at, len(pieces)), value)
-    mask = Mask(spellings(value.encode(), b"<PLACEHOLDER>"))
-    found = b"".join(mask.feed(piece.encode()) for piece in pieces) + mask.feed(b"", last=True)
+    mask, wire = Mask(spellings(value.encode(), b"<HOLDER>")), value.join([*around, ""]).encode()
+    pieces = [wire[at : at + step] for at in range(0, len(wire), step)]
+    found = b"".join(map(mask.feed, pieces)) + mask.feed(b"", last=True)
     assert value.encode() not in found
+    assert b"<HOLDER>" in found
+
+
+def test_a_mask_keeps_back_no_more_than_a_beginning() -> None:
+    mask = Mask(spellings(b"secret-value", b"<HOLDER>"))
+    assert mask.feed(b"data: all of it\n\n") == b"data: all of it\n\n"
+    assert mask.feed(b"a sec") == b"a "
+    assert mask.feed(b"ond") == b"second"
+    assert mask.feed(b"secret-val") == b""
+    assert mask.feed(b"ue") == b"<HOLDER>"
+    assert mask.feed(b"secret-val", last=True) == b"secret-val"
+
+
+@pytest.mark.parametrize("spelling", [b"a/b%20c+d", b"a%2Fb%20c%2Bd", b"a%2fb+c%2bd", b"a\\/b c+d"])
+def test_other_spellings_of_a_secret_are_found(spelling: bytes) -> None:
+    known = spelling == b"a/b%20c+d"  # a URL that is half of each is nobody's
+    assert (b"HOLDER" in Mask(spellings(b"a/b c+d", b"HOLDER")).whole(spelling)) != known
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 7))

@@ -14,8 +14,8 @@ def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
     """
     url = b"".join(b"%c" % c if c in _PLAIN else b"%%%02X" % c for c in secret)
     json = secret.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    found = {secret, url, json, json.replace(b"/", b"\\/")}
-    found |= {url.replace(b"%20", b"+"), _lower_escapes(url)}
+    urls = {url, url.replace(b"%20", b"+")}
+    found = {secret, json, json.replace(b"/", b"\\/"), *urls, *map(_lower_escapes, urls)}
     return tuple((one, placeholder) for one in found)
 
 
