@@ -81,6 +81,8 @@ class RunningProxy:
         folders = [f"--{name}={self.base / name}" for name in ("door", "control", "log")]
         pairs = [word for folder in folders for word in folder.split("=")]
         argv = [SYSTEM_PYTHON, "-I", "-S", str(self._installed), *pairs, *self._words]
+        for path in self.base.glob("*/*.sock"):
+            path.unlink()
         process = subprocess.Popen([*self._net.prefix, *argv], env={"PATH": "/usr/bin:/bin"})
         until(lambda: (self.base / "door/door.sock").exists() or process.poll() is not None)
         return process
@@ -99,8 +101,6 @@ class RunningProxy:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(10)
-        for path in self.base.glob("*/*.sock"):
-            path.unlink()
 
     def restart(self) -> None:
         self.kill()

@@ -13,18 +13,23 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 
 
 def unix_listener(path: str) -> Socket:
-    """Listens on a new socket that its user alone may connect to; an old one there goes."""
+    """Listens on a new socket that its user alone may connect to, in the place of an old one.
+
+    It has its name only once it listens: nobody who sees it is refused.
+    """
     made = Socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+    new = f"{path}.new"
     try:
-        os.unlink(path)
+        os.unlink(new)
     except FileNotFoundError:
         pass
     mask = os.umask(0o177)
     try:
-        made.bind(path)
+        made.bind(new)
     finally:
         os.umask(mask)
     made.listen(64)
+    os.rename(new, path)
     return made
 
 
