@@ -33,7 +33,7 @@ TRUSTED = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/bin"))
 
 _ADMIN = Path("/usr/sbin")  # nft's place on some distributions
 _SCRIPTS = {  # each launcher: the texts that it is joined from
-    "bubblewrap": ("common", "network", "forward", "bubblewrap"),
+    "bubblewrap": ("common", "network", "certificates", "forward", "bubblewrap"),
     "display": ("common", "display"),
     "egress": ("common", "egress"),
 }

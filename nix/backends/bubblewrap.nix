@@ -99,6 +99,7 @@ writeShellApplication {
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
     + builtins.readFile ./network.sh
+    + builtins.readFile ./certificates.sh
     + builtins.readFile ./forward.sh
     + builtins.readFile ./bubblewrap.sh;
 }

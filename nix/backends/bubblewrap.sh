@@ -58,6 +58,7 @@ usage() {
     '  --egress-dir DIR      the folder of its egress proxy'\''s socket, for allowlist' \
     '  --forward NAME        let this in from the host, may be repeated; one of:' \
     "                        ${FORWARD_NAMES[*]}" \
+    '  --authority FILE      a certificate (PEM) to trust inside, beside the system'\''s' \
     '  --pids N              how many processes it may have (1024)' \
     '  --tmp-size N          bytes of its /tmp (1 GiB), in memory' \
     '  --shm-size N          bytes of its /dev/shm (512 MiB), in memory' \
@@ -70,7 +71,7 @@ usage() {
 }
 
 parse() {
-  shell='' home='' source='' environment='' network=none pids=1024 x11='' egress_dir=''
+  shell='' home='' source='' environment='' network=none pids=1024 x11='' egress_dir='' authority=''
   inside='' outside='' base=$PWD
   tmp_size=1073741824 shm_size=536870912 xauthority='' exec_dir=''
   control='' status='' messages='' print='' geometry='' project=$PWD
@@ -97,6 +98,7 @@ parse() {
           --network) network=$value ;;
           --forward) forwards+=("$value") ;;
           --egress-dir) egress_dir=$value ;;
+          --authority) authority=$value ;;
           --inside) inside=$value base=$value project=$value ;; # network.sh's own
           --outside) outside=$value ;;
           --pids) pids=$value ;;
@@ -127,11 +129,12 @@ parse() {
   [[ -z $control || (-p $control && -p $status && -d $exec_dir) ]] ||
     die '--control, --status and --exec-dir go together'
   local name
-  for name in home source project environment x11 xauthority exec_dir egress_dir control status \
-    messages; do
+  for name in home source project environment x11 xauthority exec_dir egress_dir authority control \
+    status messages; do
     local -n path=$name
     [[ -z $path || $path == /* ]] || path=$base/$path
   done
+  check_authority
 }
 
 # As root, become whoever ran sudo, else the project's owner. A payload never has host uid 0.
@@ -260,6 +263,7 @@ own_args() {
   fi
   [[ -z $exec_dir ]] || args+=(--ro-bind "$exec_dir" /run/csb/exec)
   egress_args
+  authority_args
   forward_args
   [[ -z $environment && ${#lent[@]} -eq 0 ]] || environment_args
   args+=(--remount-ro /run/csb)
@@ -273,6 +277,7 @@ chromium_args() {
   local policies=/etc/chromium
   [[ $CSB_CHROMIUM != *google* ]] || policies=/etc/opt/chrome
   args+=(--ro-bind "$CSB_SHARE/chromium-policy.json" "$policies/policies/managed/csb.json")
+  authority_policy "$policies/policies/managed"
   # Debian's start script reads all files of this folder, and fails if there is none.
   [[ ! -d /etc/chromium.d ]] || args+=(--ro-bind /etc/chromium.d /etc/chromium.d)
 }

@@ -31,7 +31,7 @@ ROOMS = (
     *(Room(leaf) for leaf in LEAVES),
     Room("csb_mcp.decode"),
     Room("csb_mcp.service", others=("regex",)),  # re with a time limit: patterns come from outside
-    Room("csb_mcp.host", (*LEAVES, "csb_mcp.agents"), ("PIL", "isal", "psutil")),
+    Room("csb_mcp.host", (*LEAVES, "csb_mcp.agents"), ("PIL", "cryptography", "isal", "psutil")),
     Room("csb_mcp.agents"),
     Room("csb_mcp.transports", (*LEAVES, "csb_mcp.decode")),
     Room(

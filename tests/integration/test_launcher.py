@@ -1,6 +1,7 @@
 """The launcher by hand: its command line, its terminal, protected paths, and races against it."""
 
 import asyncio
+import hashlib
 import os
 import subprocess
 import sys
@@ -192,6 +193,25 @@ def test_claude_wherever_it_was_installed(hand: Hand) -> None:
     (tools / "claude").symlink_to(versions / "2.0")
     done = finished(hand.by_hand(), hand.env, cwd=hand.project)
     assert done.stdout == f"I am claude in {hand.project}\n", done
+
+
+def test_an_authority_is_trusted_beside_the_systems(hand: Hand) -> None:
+    system = Path("/etc/ssl/certs/ca-certificates.crt")
+    pem = hand.base / "authority.pem"
+    body = "QUJD" * 20
+    pem.write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    words = ("--authority", str(pem), str(hand.project), "--", "bash", "-c")
+    shown = f'cat "$SSL_CERT_FILE" | md5sum; cat {system} | md5sum; cat "$NODE_EXTRA_CA_CERTS"'
+    first, second, *own = hand.run(*words, shown).stdout.splitlines()
+    assert "\n".join(own) == pem.read_text().strip()
+    assert first == second
+    assert hashlib.md5(system.read_bytes() + b"\n" + pem.read_bytes()).hexdigest() in first
+    assert hand.run(*words, f"echo >> {system}; echo > /run/csb/authority.pem").returncode != 0
+    for text, why in (("nonsense", "no certificate"), (None, "not a file")):
+        pem.write_text(text) if text else pem.unlink()
+        done = hand.run(*words, "true")
+        assert done.returncode == 125
+        assert why in done.stderr
 
 
 def test_contract_help_and_refusals(hand: Hand) -> None:

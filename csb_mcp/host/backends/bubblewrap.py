@@ -175,6 +175,7 @@ class BubblewrapBackend:
             "status": folders.status,
             "messages": _messages(folders),
         } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
+        options |= {"authority": folders.authority} if spec.secrets else {}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = spec.command if spec.agent == "command" else shell.COMMAND
         launcher = str(self._launchers.path("bubblewrap"))

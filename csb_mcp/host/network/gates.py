@@ -14,6 +14,7 @@ from csb_mcp.host.distribution import here
 from csb_mcp.host.launchers import find_tool
 from csb_mcp.host.network.gate import LINE_BYTES, meet
 from csb_mcp.host.network.log import last_connections
+from csb_mcp.host.network.secrets import Secrets
 from csb_mcp.lib.landlock import scopes
 from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox
 from csb_mcp.ports import ClientOf, Gate, WayOut
@@ -28,6 +29,7 @@ class HostGates:
     def __init__(self, settings: Settings, launcher: Callable[[str], Path]) -> None:
         self._settings = settings
         self._launcher = launcher
+        self._secrets = Secrets(settings)
 
     def problems(self) -> Sequence[Problem]:
         """See :class:`~csb_mcp.ports.Gates`."""
@@ -36,7 +38,7 @@ class HostGates:
         for network in NETWORKS[1 : widest + 1]:
             for problem in self._lacking(network):
                 found.setdefault(problem.what, problem)
-        return tuple(found.values())
+        return (*found.values(), *self._secrets.problems())
 
     def _lacking(self, network: str) -> Iterator[Problem]:
         needed = {
@@ -66,7 +68,8 @@ class HostGates:
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         words = ("--door", folders.egress, "--control", folders.gate, "--log", folders.connections)
-        return WayOut(Launch((str(self._launcher("egress")), *map(str, words))))
+        environment = await self._secrets.prepare(sandbox, folders)
+        return WayOut(Launch((str(self._launcher("egress")), *map(str, words))), environment)
 
     async def connect(
         self, sandbox: Sandbox, folders: Folders, client_of: ClientOf, deadline: float
@@ -76,7 +79,14 @@ class HostGates:
             raise EgressFailed("this network has no proxy", sandbox=sandbox.id)
         connection = await _connected(folders.gate / "control.sock", sandbox, deadline)
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=LINE_BYTES)
-        return await meet(reader, writer, sandbox.id, client_of, deadline)
+        gate = await meet(reader, writer, sandbox.id, client_of, deadline)
+        try:
+            if message := await self._secrets.message(sandbox, folders):
+                await gate.do(message)
+        except BaseException:
+            gate.close()
+            raise
+        return gate
 
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         """See :class:`~csb_mcp.ports.Gates`."""

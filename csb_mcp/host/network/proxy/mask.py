@@ -1,0 +1,54 @@
+"""Puts placeholders back where an answer carries a secret, whatever pieces it comes in."""
+
+from collections.abc import Iterable
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+Pair = tuple[bytes, bytes]
+
+
+def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
+    """``secret`` as it may stand in an answer, each with what takes its place.
+
+    As it is, in a URL, and in JSON. What an answer makes of it beyond that (base64, a digest,
+    letter by letter) is that host's doing, which knows the secret anyway.
+    """
+    url = b"".join(b"%c" % c if c in _PLAIN else b"%%%02X" % c for c in secret)
+    json = secret.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    urls = {url, url.replace(b"%20", b"+")}
+    found = {secret, json, json.replace(b"/", b"\\/"), *urls, *map(_lower_escapes, urls)}
+    return tuple((one, placeholder) for one in found)
+
+
+def _lower_escapes(url: bytes) -> bytes:
+    head, *rest = url.split(b"%")
+    return b"%".join([head, *(part[:2].lower() + part[2:] for part in rest)])
+
+
+class Mask:
+    """Replaces within a stream. Keeps back only what may be the beginning of a secret."""
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        # Longest first: one secret may be the beginning of another.
+        self._pairs = tuple(sorted(pairs, key=lambda pair: len(pair[0]), reverse=True))
+        self._kept = b""
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """What can be passed on now; with ``last`` all that is left."""
+        data = self.whole(self._kept + data)
+        hold = 0 if last else max((_overlap(data, secret) for secret, _ in self._pairs), default=0)
+        self._kept = data[len(data) - hold :]
+        return data[: len(data) - hold]
+
+    def whole(self, data: bytes) -> bytes:
+        """With every secret in ``data`` replaced, as a text that is whole."""
+        for secret, placeholder in self._pairs:
+            data = data.replace(secret, placeholder)
+        return data
+
+
+def _overlap(data: bytes, secret: bytes) -> int:
+    """How many bytes at the end of ``data`` are the beginning of ``secret``."""
+    for size in range(min(len(data), len(secret) - 1), 0, -1):
+        if data.endswith(secret[:size]):
+            return size
+    return 0
