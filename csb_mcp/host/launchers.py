@@ -44,9 +44,11 @@ _SHARED = ("chromium-policy.json", "door.py", "probes.py", "scope.py")
 _EGRESS = "proxy"  # folder of the proxy's program: the parts of this package that it is made of
 _EGRESS_PARTS = ("__init__.py", "lib/__init__.py", "lib/hosts.py", "host/__init__.py")
 _EGRESS_PACKAGE = "host/network"
-_EGRESS_MAIN = b"""from csb_mcp.host.network.proxy.__main__ import main
+_EGRESS_MAIN = b"""import sys
 
-main()
+from csb_mcp.host.network.proxy.main import main
+
+sys.exit(main())
 """
 _XKBCOMP = "xkb/xkbcomp"
 _PROGRAMS = (*_SCRIPTS, *_WRAPPERS, _HELPER, _XKBCOMP)

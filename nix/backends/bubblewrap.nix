@@ -14,6 +14,10 @@
   findutils,
   chromium ? null,
   xvfb ? null,
+  # For networks other than none: its egress proxy and door; network full.
+  python3 ? null,
+  passt ? null,
+  nftables ? null,
   # What a payload finds in its PATH.
   tools ? [
     bash
@@ -50,6 +54,9 @@ let
     BWRAP = program bubblewrap "bwrap";
     CHROMIUM = program chromium "chromium";
     XVFB = program xvfb "Xvfb";
+    PYTHON = program python3 "python3";
+    PASTA = program passt "pasta";
+    NFT = program nftables "nft";
   };
   start = "#!${program bash "bash"} -p\nset -euo pipefail\n";
 
@@ -68,6 +75,8 @@ let
         mkdir -p "$out/bin"
         cp "$helperPath" "$out/helper.sh"
         cp ${./chromium-policy.json} "$out/chromium-policy.json"
+        cp ${./door.py} "$out/door.py"
+        cp ${./scope.py} "$out/scope.py"
         for name in chromium chromium-browser google-chrome; do
           cp "$wrapperPath" "$out/bin/$name"
           chmod 0555 "$out/bin/$name"
@@ -80,5 +89,6 @@ writeShellApplication {
   text =
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
+    + builtins.readFile ./network.sh
     + builtins.readFile ./bubblewrap.sh;
 }

@@ -3,6 +3,7 @@
 # This file decides what a payload can see. Read it from the bottom up: main says what happens in
 # which order. It runs as the user whose files the payload may change, never as root.
 # shellcheck disable=SC2148,SC2154  # the preamble has the shebang, and sets the CSB_ variables
+# shellcheck disable=SC2034  # network.sh, before it, reads what parse sets
 
 # Files and folders of a project that make the *host* run code when somebody merely opens, enters or
 # commits to it. Those that exist are read-only inside. (The daemon reads this list too: it watches
@@ -152,7 +153,7 @@ leave_root() {
 # from here on. `real` is its path on the host, `project` the path it gets inside.
 enter_project() {
   if [[ -n $inside ]]; then # it is this folder already
-    cd -P -- .
+    cd -P -- . || die 'the project folder is gone'
     [[ -n $source ]] || project=$PWD
   elif [[ -z $source ]]; then
     cd -P -- "$project" 2>/dev/null || die "cannot enter the project folder $project"

@@ -52,6 +52,7 @@ def main(path: str) -> None:
         door = listener()
     except OSError as error:
         sys.exit(f"csb: port {PORT} inside: {os.strerror(error.errno or 0)}")
+    os.write(1, b"listening\n")  # from now on the payload may connect
     try:
         fd = door.fileno().to_bytes(4, sys.byteorder)
         right = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd)

@@ -206,14 +206,16 @@ case ${1:-} in
     # At most so many files for a process; one that asks for no more keeps what it was given.
     ulimit -Hn 65536 2>/dev/null || ulimit -n 65536 2>/dev/null || :
     ulimit -u "$3" || : # fails only if the limit that was inherited is lower
-    door=''
+    # The payload may connect as soon as there is a listener; what comes early waits in its queue.
+    door='' listens=1
     if [[ -d /run/csb/egress ]]; then
-      open_way_out &
+      exec {listens}< <(open_way_out)
       door=$!
     fi
     check_self
     check_mounts "${@:4:3}" "${@:8:$7}"
-    [[ -z $door ]] || wait "$door" || refuse 'the way out could not be opened'
+    [[ -z $door ]] || read -r -u "$listens" _ || refuse 'the way out could not be opened'
+    [[ -z $door ]] || exec {listens}<&-
     shift $((7 + $7))
     if [[ -z $channel ]]; then
       start_payload "$@"
@@ -225,6 +227,7 @@ case ${1:-} in
     exec 2>&1
     start_payload "$@"
     exec </dev/null >/dev/null 2>&1
+    [[ -z $door ]] || wait "$door" || finish 125
     printf 'ready %s\n' "$CSB_CONTRACT" >&4
     ;;
   resume)

@@ -58,7 +58,7 @@ egress_args() {
     args+=(--setenv "$name" "$PROXY")
   done
   for name in no_proxy NO_PROXY; do
-    args+=(--setenv "$name" localhost,127.0.0.1,::1)
+    args+=(--setenv "$name" 'localhost,127.0.0.1,::1')
   done
   args+=(--setenv NODE_USE_ENV_PROXY 1 --setenv CSB_PROXY "$PROXY")
 }
@@ -82,8 +82,19 @@ go_through_pasta() {
   own_addresses
   local options=(--quiet --foreground --config-net --no-map-gw -t none -u none -T none -U none
     --dns-forward "$RESOLVER")
-  exec -c "$CSB_PASTA" "${options[@]}" -- "$CSB_SETPRIV" --pdeathsig KILL \
+  heal_pipe
+  exec -c ${healed[@]+"${healed[@]}"} "$CSB_PASTA" "${options[@]}" -- "$CSB_SETPRIV" --pdeathsig KILL \
     "$CSB_BASH" -p "$0" --inside "$base" --outside "${own[*]}" "$@"
+}
+
+# Debian 12's pasta gives up if SIGPIPE was ignored by who started us; a shell cannot undo that.
+heal_pipe() {
+  local key value
+  healed=()
+  while read -r key value; do
+    [[ $key != SigIgn: ]] || break
+  done </proc/self/status
+  (((16#$value & 16#1000) == 0)) || healed=("$CSB_ENV" --default-signal=PIPE)
 }
 
 # Put the host's addresses into `own`: it serves on all of them, and would be reached by any.
@@ -123,7 +134,7 @@ take_network() {
 # Put into `rules` what nft is to set. The payload is in a user namespace below the one that owns this
 # network, so it cannot change them.
 make_rules() {
-  local address own4='' own6='' IFS=, reject='counter reject with icmpx type admin-prohibited'
+  local address own4='' own6='' IFS=, reject='jump refuse'
   local refused="${REFUSED[*]}" refused6="${REFUSED6[*]}"
   IFS=' '
   for address in $outside; do
@@ -132,6 +143,10 @@ make_rules() {
   [[ -z $own4 ]] || own4="ip daddr { ${own4#,} } $reject"
   [[ -z $own6 ]] || own6="ip6 daddr { ${own6#,} } $reject"
   rules="table inet csb {
+chain refuse {
+meta l4proto tcp reject with tcp reset
+reject with icmpx type admin-prohibited
+}
 chain out {
 type filter hook output priority 0; policy accept;
 oif \"lo\" accept

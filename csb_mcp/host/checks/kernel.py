@@ -1,6 +1,5 @@
 """What the kernel can, and what it is set to allow."""
 
-import ctypes
 import os
 import platform
 from collections.abc import Iterator
@@ -11,11 +10,9 @@ from csb_mcp.host.checks.outcome import Check, Outcome, enough, ok
 from csb_mcp.host.distribution import here
 from csb_mcp.host.gates import NAMESPACES, closed_gates
 from csb_mcp.host.identity import Identities
+from csb_mcp.lib import landlock
 from csb_mcp.lib.safe_open import open_folder
 
-_SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
-_LANDLOCK_VERSION = 1  # the flag that asks for it
-_LANDLOCK_SCOPES = 6  # the first that keeps abstract sockets and signals apart
 _MOST_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 _FEW_NAMESPACES = 256  # a sandbox has three or four
 
@@ -89,10 +86,11 @@ def _mapped(settings: Settings) -> Iterator[Check]:
 
 
 def _landlock() -> Check:
-    version = ctypes.CDLL(None).syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
-    if version < 1:
-        detail = "not here; networks would lack one of their walls"
+    found = landlock.version()
+    if found < 1:
+        detail = "not here: network 'host' and egress proxies lack one of their walls"
+    elif not landlock.scopes():
+        detail = f"version {found}, which cannot keep abstract sockets apart yet"
     else:
-        scoped = "" if version >= _LANDLOCK_SCOPES else ", which cannot keep sockets apart yet"
-        detail = f"version {version}{scoped}"
-    return Check("landlock", Outcome.LATER, f"{detail} (networks)")
+        return ok("landlock", f"version {found}")
+    return Check("landlock", Outcome.WEAK, detail, "Linux 6.12 or newer")

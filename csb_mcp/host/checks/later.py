@@ -1,4 +1,4 @@
-"""What backends and networks need that are not built yet: told, and nothing more."""
+"""What backends need that are not built yet: told, and nothing more."""
 
 import os
 from collections.abc import Iterator
@@ -12,8 +12,6 @@ _KVM = Path("/dev/kvm")
 _TOOLS = (
     ("systemd-nspawn", "container backend"),
     ("qemu-system-x86_64", "vm backend"),
-    ("pasta", "networks"),
-    ("nft", "networks"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Programs and fonts. What no sandbox can do without is reported by the piece that needs it."""
+"""Programs and fonts. What a piece cannot do without, or a network, is reported by that piece."""
 
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +23,9 @@ def checks(settings: Settings) -> Iterator[Check]:
         ("Xvfb", settings.xvfb, ""),
         ("git", None, "--version"),
         ("setpriv", None, "--version"),
+        ("python3", None, "--version"),
+        ("pasta", settings.pasta, "--version"),
+        ("nft", settings.nft, "--version"),
     ):
         path = find_tool(name, configured)
         if path is not None:

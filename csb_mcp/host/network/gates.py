@@ -1,7 +1,6 @@
 """Ways out of sandboxes, by network mode, and an egress proxy each where there is one."""
 
 import asyncio
-import ctypes
 import errno
 import os
 import socket
@@ -15,14 +14,12 @@ from csb_mcp.host.distribution import here
 from csb_mcp.host.launchers import find_tool
 from csb_mcp.host.network.gate import LINE_BYTES, meet
 from csb_mcp.host.network.log import last_connections
+from csb_mcp.lib.landlock import scopes
 from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox
 from csb_mcp.ports import ClientOf, Gate, WayOut
 
 TUN = Path("/dev/net/tun")
 _PAUSE_SECONDS = 0.002
-_SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
-_LANDLOCK_VERSION = 1  # the flag that asks for it
-_LANDLOCK_SCOPES = 6  # the first that keeps abstract sockets and signals apart
 
 
 class HostGates:
@@ -59,7 +56,7 @@ class HostGates:
         network = sandbox.spec.network
         for problem in self._lacking(network):
             raise HostUnable(f"{problem.what}: {problem.why}", hint=problem.repair)
-        warnings = () if network != "host" or scoped() else (_UNSCOPED,)
+        warnings = () if network != "host" or scopes() else (_UNSCOPED,)
         if network != "allowlist":
             return WayOut(warnings=warnings)
         try:
@@ -122,17 +119,6 @@ _UNSCOPED = (
     "network 'host': this kernel (before Linux 6.12) cannot keep abstract sockets apart: those of "
     "the host's programs, a desktop's among them, are in reach of this sandbox"
 )
-
-
-def scoped() -> bool:
-    """Whether Landlock can keep abstract sockets and signals apart."""
-    return landlock_version() >= _LANDLOCK_SCOPES
-
-
-def landlock_version() -> int:
-    """Version of the kernel's Landlock; below 1: none."""
-    call = (_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
-    return ctypes.CDLL(None).syscall(*call)
 
 
 def tun_closed() -> Problem | None:

@@ -1,0 +1,90 @@
+"""Creating a sandbox, by network: what an egress proxy and pasta add, all in turn in one run.
+
+Run as root it becomes a normal user first, as benchmarks/sandbox.py. Exits 1 if a bound is missed.
+"""
+
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.sandbox import PROMPT, USER, Report, median_ms
+from csb_mcp.app import App, build
+from csb_mcp.config import Settings
+from csb_mcp.lib.processes import descendants, peer_pid
+from csb_mcp.model import SandboxSpec
+
+ROUNDS = 21
+BOUNDS = {"allowlist": 15.0, "full": 40.0}  # ms more than none
+PROXY_MIB = 16.0
+
+
+async def create(app: App, project: Path, network: str) -> tuple[float, str]:
+    """Seconds until the prompt is visible, and the sandbox's id."""
+    began = time.perf_counter()
+    sandbox = await app.service.create(SandboxSpec(project_dir=project, network=network))
+    result = await app.service.wait([sandbox.id], [PROMPT], mode="any", timeout=20, cursor={})
+    assert result.satisfied
+    return time.perf_counter() - began, sandbox.id
+
+
+async def creates(app: App, project: Path, report: Report) -> None:
+    """All networks in turn, so that they meet the same machine."""
+    took: dict[str, list[float]] = {name: [] for name in ("none", *BOUNDS)}
+    for _ in range(ROUNDS):
+        for name, seconds in took.items():
+            spent, sandbox = await create(app, project, name)
+            seconds.append(spent)
+            await app.service.delete(sandbox)
+    for name, seconds in took.items():
+        print(f"create with {name:<46} {median_ms(seconds):9.1f} ms")
+    for name, bound in BOUNDS.items():
+        # Pair by pair: what slows the machine for a while slows both.
+        more = [a - b for a, b in zip(took[name], took["none"], strict=True)]
+        report.row(f"create with {name}, more than none", 1000 * statistics.median(more), "ms", bound)
+
+
+async def memory(app: App, base: Path, report: Report) -> None:
+    """What an idle egress proxy takes, bwrap around it included."""
+    _, sandbox = await create(app, base / "projects/app", "allowlist")
+    total = 0
+    for pid in descendants(peer_pid(base / "run" / sandbox / "tmux")):
+        near = [pid, *descendants(pid)]
+        if any(b"/run/csb/program" in Path(f"/proc/{p}/cmdline").read_bytes() for p in near):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += sum(int(row.split()[1]) for row in text.splitlines() if row.startswith("Pss:"))
+    await app.service.delete(sandbox)
+    report.row("memory of an idle egress proxy (PSS)", total / 1024, "MiB", PROXY_MIB)
+
+
+async def main() -> int:
+    """All rows."""
+    base = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
+    report = Report()
+    try:
+        for name in ("state", "run", "projects/app"):
+            (base / name).mkdir(parents=True, mode=0o700)
+        settings = Settings(
+            state_dir=base / "state",
+            runtime_dir=base / "run",
+            config_file=base / "config/none",
+            project_roots=(base / "projects",),
+        )
+        app = await build(settings)
+        await creates(app, base / "projects/app", report)
+        await memory(app, base, report)
+        await app.close()
+    finally:
+        shutil.rmtree(base)
+    return int(report.missed)
+
+
+if __name__ == "__main__":
+    if os.getuid() == 0:
+        drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "HOME=/"]
+        os.execvp(drop[0], [*drop, sys.executable, *sys.argv])
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,100 @@
+"""Which addresses nobody inside may reach, however their name is spelt or resolved.
+
+Documentation ranges are nobody's, so nothing is lost by letting them pass.
+"""
+
+import _socket
+
+_NETS4 = (
+    ("0.0.0.0", 8, "this network"),
+    ("10.0.0.0", 8, "private"),
+    ("100.64.0.0", 10, "shared by carriers"),
+    ("127.0.0.0", 8, "loopback"),
+    ("168.63.129.16", 32, "a cloud's own"),
+    ("169.254.0.0", 16, "link-local"),
+    ("172.16.0.0", 12, "private"),
+    ("192.0.0.0", 24, "reserved"),
+    ("192.88.99.0", 24, "a 6to4 relay"),
+    ("192.168.0.0", 16, "private"),
+    ("198.18.0.0", 15, "for benchmarks"),
+    ("224.0.0.0", 4, "multicast"),
+    ("240.0.0.0", 4, "reserved"),
+)
+_NETS6 = (
+    ("::", 128, "unspecified"),
+    ("::1", 128, "loopback"),
+    ("64:ff9b:1::", 48, "a local translator's"),
+    ("100::", 64, "discarded"),
+    ("2001::", 32, "a Teredo tunnel"),
+    ("fc00::", 7, "private"),
+    ("fe80::", 10, "link-local"),
+    ("fec0::", 10, "site-local"),
+    ("ff00::", 8, "multicast"),
+)
+# An IPv4 address inside: net, its length, and how far left of the end the inner one ends.
+_CARRIERS = (
+    ("::", 96, 0),
+    ("::ffff:0:0", 96, 0),
+    ("::ffff:0:0:0", 96, 0),
+    ("64:ff9b::", 96, 0),
+    ("2002::", 16, 80),
+)
+_ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of the interface's part
+
+
+def _number(family: int, text: str) -> int:
+    return int.from_bytes(_socket.inet_pton(family, text), "big")
+
+
+def _table(family: int, nets: tuple[tuple[str, int, str], ...]) -> list[tuple[int, int, str]]:
+    bits = 32 if family == _socket.AF_INET else 128
+    return [(bits - size, _number(family, net) >> (bits - size), why) for net, size, why in nets]
+
+
+_TABLE4, _TABLE6 = _table(_socket.AF_INET, _NETS4), _table(_socket.AF_INET6, _NETS6)
+_INNER = [(128 - size, _number(_socket.AF_INET6, net) >> (128 - size), at)
+          for net, size, at in _CARRIERS]  # fmt: skip
+
+
+def refused(address: str) -> str:
+    """Why that address is not connected to; empty if it may be. Not an address: refused, too."""
+    try:
+        if ":" not in address:
+            return _why(_TABLE4, _number(_socket.AF_INET, address))
+        return _refused6(_number(_socket.AF_INET6, address))
+    except OSError:
+        return "no address"
+
+
+def _why(table: list[tuple[int, int, str]], number: int) -> str:
+    return next((why for shift, net, why in table if number >> shift == net), "")
+
+
+def _refused6(number: int) -> str:
+    why = _why(_TABLE6, number)
+    if why:
+        return why
+    for shift, net, at in _INNER:
+        if number >> shift == net:
+            return _why(_TABLE4, number >> at & 0xFFFFFFFF)
+    if number >> 32 & 0xFFFFFFFF in _ISATAP:
+        return _why(_TABLE4, number & 0xFFFFFFFF)
+    return ""
+
+
+def is_own(family: int, address: str) -> bool:
+    """Whether it is one of this host's: what is sent there would come from there."""
+    with_port = (address, 9)  # nothing is sent by a connect of UDP
+    probe = _socket.socket(family, _socket.SOCK_DGRAM)
+    try:
+        probe.connect(with_port)
+        return bytes_of(family, probe.getsockname()[0]) == bytes_of(family, address)
+    except OSError:
+        return False  # no way there at all: the connect will tell
+    finally:
+        probe.close()
+
+
+def bytes_of(family: int, address: str) -> bytes:
+    """Raises OSError."""
+    return _socket.inet_pton(family, address)
