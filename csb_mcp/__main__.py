@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from csb_mcp import __version__
 
-_SWITCHES = {"stdio": ("read_only",), "serve": ("auto",), "doctor": ("json",)}
+_SWITCHES = {"stdio": ("read_only",), "serve": ("auto",), "doctor": ("json", "attack")}
 
 
 class _UsageError(Exception):
@@ -53,6 +53,10 @@ def _dispatch(command: str, switches: set[str], flags: dict[str, str]) -> int:
 
         serve(flags, auto="auto" in switches)
         return 0
+    if "attack" in switches:
+        from csb_mcp.transports.cli.attack import attack
+
+        return attack(flags, as_json="json" in switches)
     from csb_mcp.doctor import doctor
 
     report, well = doctor(flags, as_json="json" in switches)

@@ -20,7 +20,8 @@ from csb_mcp.decode.desktop import (
     scroll,
     type_text,
 )
-from csb_mcp.decode.records import record, timestamp
+from csb_mcp.decode.egress import AllowHost, DenyHost, allow_host, deny_host, host, hosts
+from csb_mcp.decode.records import pending, record, timestamp
 from csb_mcp.decode.requests import (
     AGENTS,
     FORMATS,
@@ -68,7 +69,9 @@ __all__ = [
     "MODES",
     "TARGETS",
     "WORKSPACES",
+    "AllowHost",
     "Click",
+    "DenyHost",
     "Drag",
     "ReadLog",
     "ReadTerminal",
@@ -78,18 +81,23 @@ __all__ = [
     "TakeScreenshot",
     "TypeText",
     "Wait",
+    "allow_host",
     "click",
     "condition_kind",
     "conditions",
+    "deny_host",
     "drag",
     "duration",
     "environment",
     "geometry",
+    "host",
+    "hosts",
     "key_list",
     "list_filter",
     "name",
     "named_sandbox",
     "optional_sandbox",
+    "pending",
     "read_log",
     "read_terminal",
     "record",

@@ -8,22 +8,29 @@ from dataclasses import asdict
 from typing import Any
 
 from csb_mcp.decode.conditions import condition_kind
-from csb_mcp.decode.records import timestamp
+from csb_mcp.decode.records import HOST, timestamp
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
     Condition,
+    Connection,
+    Egress,
+    EgressRequest,
     Event,
     KeysSent,
     Metrics,
     Problem,
     Sample,
     TerminalView,
+    TriedHost,
+    Verification,
     WaitResult,
 )
 
 _EVIDENCE = 500  # characters
+_WORDS = 200  # characters: why a connection failed, which program asked
+_DETAIL = 2000
 _PATH = 4096  # characters, as PATH_MAX
 
 Json = dict[str, Any]
@@ -111,3 +118,55 @@ def event(happened: Event) -> Json:
 def problem(found: Problem) -> Json:
     """One thing that the host lacks."""
     return asdict(found)
+
+
+def egress(found: Egress) -> Json:
+    """The way out of a sandbox. Names of hosts are what it asked for: its word."""
+    return {
+        "network": found.network,
+        "open": found.open,
+        "allowed": list(found.allowed),
+        "denied": list(found.denied),
+        "pending": [_asked(asked) for asked in found.pending],
+        "hosts": [_tried(host) for host in found.hosts],
+        "connections": [_connection(line) for line in found.connections],
+    }
+
+
+def _asked(asked: EgressRequest) -> Json:
+    program = None if asked.program is None else one_line(asked.program, _WORDS)
+    times = {"first": timestamp(asked.first), "last": timestamp(asked.last)}
+    return {**asdict(asked), **times, "host": one_line(asked.host, HOST), "program": program}
+
+
+def _tried(host: TriedHost) -> Json:
+    return {**asdict(host), "host": one_line(host.host, HOST), "last": timestamp(host.last)}
+
+
+def _connection(line: Connection) -> Json:
+    return {
+        **asdict(line),
+        "time": timestamp(line.time),
+        "host": one_line(line.host, HOST),
+        "verdict": line.verdict.value,
+        "why": one_line(line.why, _WORDS),
+        "address": one_line(line.address, _WORDS),
+    }
+
+
+def verification(found: Verification) -> Json:
+    """The table of attacks, and whether all of it holds."""
+    return {
+        "sandbox": found.sandbox,
+        "held": found.held,
+        "probes": [
+            {
+                "name": probe.name,
+                "protects": probe.protects,
+                "outcome": probe.outcome.value,
+                "detail": one_line(probe.detail, _DETAIL),
+            }
+            for probe in found.probes
+        ],
+        "seconds": round(found.seconds, 3),
+    }

@@ -16,6 +16,7 @@ from csb_mcp.decode.values import (
 from csb_mcp.errors import InvalidInput
 from csb_mcp.model import (
     Condition,
+    EgressAsked,
     Exited,
     FileExists,
     PortOpen,
@@ -53,9 +54,18 @@ def condition_kind(value: Condition) -> str:
 
 
 def _exited(value: object) -> Exited:
+    _only_true(value)
+    return Exited()
+
+
+def _asked(value: object) -> EgressAsked:
+    _only_true(value)
+    return EgressAsked()
+
+
+def _only_true(value: object) -> None:
     if value is not True:
         raise InvalidInput("takes nothing but true")
-    return Exited()
 
 
 _CONVERTERS: dict[str, Callable[[object], Condition]] = {
@@ -67,6 +77,7 @@ _CONVERTERS: dict[str, Callable[[object], Condition]] = {
     "exited": _exited,
     "file": lambda value: FileExists(inner_path(value)),
     "port": lambda value: PortOpen(between(1, 65535)(value)),
+    "egress_request": _asked,
 }
 _KINDS: dict[type[Condition], str] = {
     TerminalText: "terminal_text",
@@ -77,6 +88,7 @@ _KINDS: dict[type[Condition], str] = {
     Exited: "exited",
     FileExists: "file",
     PortOpen: "port",
+    EgressAsked: "egress_request",
 }
 CONDITIONS = tuple(_CONVERTERS)
 """All kinds of conditions."""

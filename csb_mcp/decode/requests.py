@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from csb_mcp.decode.conditions import conditions
+from csb_mcp.decode.egress import forwards, hosts, secret_names
 from csb_mcp.decode.fields import Fields
 from csb_mcp.decode.values import (
     MAX_PIDS,
@@ -56,6 +57,7 @@ _OFFSET_BITS = 62
 _CREATE = (
     *("project_dir", "name", "backend", "agent", "command", "network", "workspace"),
     *("geometry", "gl", "memory", "cpus", "pids", "ttl", "idle_timeout", "env"),
+    *("allow_hosts", "secrets", "forward", "verify"),
 )
 
 
@@ -125,7 +127,8 @@ def sandbox_spec(values: object) -> SandboxSpec:
     """Arguments of create_sandbox.
 
     ``network`` may be true (``full``) or false (``none``), as in the earlier manager's REST body.
-    Without ``agent``, a ``command`` means ``agent="command"``.
+    Without ``agent``, a ``command`` means ``agent="command"``; without ``network``, hosts or
+    secrets mean ``allowlist``.
     """
     fields = Fields(values, _CREATE)
     command = fields.get("command", command_line, ())
@@ -136,13 +139,16 @@ def sandbox_spec(values: object) -> SandboxSpec:
             field="command",
             hint='Give agent="command" and command=["program", "argument"], or neither',
         )
+    allow_hosts = fields.get("allow_hosts", hosts, ())
+    secrets = fields.get("secrets", secret_names, ())
+    by_proxy = "allow_hosts" if allow_hosts else "secrets" if secrets else ""
     return SandboxSpec(
         project_dir=fields.need("project_dir", project),
         name=fields.get("name", name, None),
         backend=fields.get("backend", name, "bubblewrap"),
         agent=agent,
         command=command,
-        network=fields.get("network", network, "none"),
+        network=_network(fields, by_proxy),
         workspace=fields.get("workspace", one_of(WORKSPACES), "direct"),
         geometry=fields.get("geometry", geometry, DEFAULT_GEOMETRY),
         gl=fields.get("gl", truth, False),
@@ -152,7 +158,23 @@ def sandbox_spec(values: object) -> SandboxSpec:
         ttl=fields.get("ttl", duration, None),
         idle_timeout=fields.get("idle_timeout", duration, None),
         env=fields.get("env", environment, dict[str, str]()),
+        allow_hosts=allow_hosts,
+        secrets=secrets,
+        forward=fields.get("forward", forwards, ()),
+        verify=fields.get("verify", truth, False),
     )
+
+
+def _network(fields: Fields, by_proxy: str) -> str:
+    """``by_proxy``: the argument, if any, that needs the egress proxy."""
+    found = fields.get("network", network, "allowlist" if by_proxy else "none")
+    if by_proxy and found != "allowlist":
+        raise InvalidInput(
+            f'network "{found}" has no proxy for them',
+            field=by_proxy,
+            hint='Leave network out, or give network="allowlist"',
+        )
+    return found
 
 
 def list_filter(values: object) -> SandboxState | None:

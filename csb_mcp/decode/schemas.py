@@ -5,9 +5,10 @@ for the command line's sake, the schema does not say so. What no schema says wel
 decoder: which arguments go together.
 """
 
-from csb_mcp.config import NETWORKS
+from csb_mcp.config import FORWARDS, NETWORKS
 from csb_mcp.decode.conditions import CONDITIONS
 from csb_mcp.decode.desktop import BUTTONS, MAX_CLICKS, MAX_NOTCHES, MAX_POINTS
+from csb_mcp.decode.egress import MAX_HOST, MAX_HOSTS, MAX_SECRETS
 from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MODES, TARGETS, WORKSPACES
 from csb_mcp.decode.shapes import (
     NO_CONTROLS,
@@ -16,6 +17,7 @@ from csb_mcp.decode.shapes import (
     choice,
     duration,
     seconds,
+    several,
     text,
     whole,
 )
@@ -70,8 +72,8 @@ CREATE = Arguments(
         },
         "network": {
             "anyOf": [{"enum": list(NETWORKS)}, {"type": "boolean"}],
-            "description": "true means full, false none",
-            "default": "none",
+            "description": "true means full, false none; by default none, but allowlist with hosts "
+            "or secrets",
         },
         "workspace": choice("How it sees the project", WORKSPACES, default="direct"),
         "geometry": {
@@ -103,6 +105,22 @@ CREATE = Arguments(
             "propertyNames": {"pattern": _VARIABLE},
             "additionalProperties": {"type": "string"},
             "description": "Variables for what runs inside",
+        },
+        "allow_hosts": several(
+            "Hosts, *.hosts, presets that it may reach, by its proxy",
+            {"type": "string", "minLength": 1, "maxLength": MAX_HOST},
+            MAX_HOSTS,
+        ),
+        "secrets": several(
+            "Names of secrets in the settings, which its proxy puts into requests",
+            {"type": "string", "minLength": 1, "maxLength": 63},
+            MAX_SECRETS,
+        ),
+        "forward": several("What is let in from the host", {"enum": list(FORWARDS)}, len(FORWARDS)),
+        "verify": {
+            "type": "boolean",
+            "description": "Attack it first, and take it back if an attack succeeds",
+            "default": False,
         },
     },
     ("project_dir",),
@@ -202,6 +220,17 @@ RUN_COMMAND = Arguments(
     },
     ("command",),
 )
+_HOST = text(
+    "A host, *.host, either with :PORT; or a preset", least=1, most=MAX_HOST, pattern="^[!-~]*$"
+)
+ALLOW_HOST = Arguments(
+    {
+        "host": _HOST,
+        "once": {"type": "boolean", "description": "One connection only", "default": False},
+    },
+    ("host",),
+)
+DENY_HOST = Arguments({"host": _HOST}, ("host",))
 READ_LOG = Arguments(
     {
         "offset": whole("First byte; without it, the last bytes", 0, _BIGGEST_OFFSET),
@@ -217,6 +246,7 @@ _WAITED_FOR: Json = {
     "exited": {"const": True, "description": "The sandbox has ended"},
     "file": text("Path inside that exists", least=1, most=_PATH, pattern=NO_CONTROLS),
     "port": whole("TCP, something inside listens", 1, 65535),
+    "egress_request": {"const": True, "description": "A host was asked for, and not answered yet"},
 }
 CONDITION: Json = {
     "type": "object",

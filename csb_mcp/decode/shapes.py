@@ -73,3 +73,10 @@ def duration(description: str) -> Json:
 def choice(description: str, valid: tuple[str, ...], **more: object) -> Json:
     """One of some words."""
     return {"type": "string", "enum": list(valid), "description": description, **more}
+
+
+def several(description: str, items: Json, most: int) -> Json:
+    """A list of words, or one text in which commas or blanks divide them."""
+    listed = {"type": "array", "items": items, "maxItems": most}
+    kinds = [listed, {"type": "string", "maxLength": MAX_TEXT, "pattern": NO_NUL}]
+    return {"anyOf": kinds, "description": description, "default": []}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from csb_mcp.errors import Conflict, DeadlineExceeded, EgressFailed, InvalidInput
+from csb_mcp.errors import Conflict, DeadlineExceeded, EgressFailed, InvalidInput, StoreUnusable
 from csb_mcp.model import (
     PRESETS,
     Connection,
@@ -71,13 +71,22 @@ class WayOuts(Calls):
         return await self.egress(live.id)
 
     async def _change(self, live: Live, rule: str, change: _Change, kind: str) -> None:
-        """First the record, so that it outlives us; then the gate."""
+        """First the record, so that it outlives us; then the gate.
+
+        A denial is put in force even if the disk does not take it: the payload may have filled it.
+        """
         async with self._registry.lock(live.id):
             self._registry.running(live.id)
             record = self._registry.find(live.id)
             allowed, denied = change(rule, record.allowed_hosts, record.denied_hosts)
             changed = replace(record, allowed_hosts=allowed, denied_hosts=denied)
-            await self._answer(live, changed, rule)
+            try:
+                await self._answer(live, changed, rule)
+            except StoreUnusable:
+                if change is with_denied:
+                    self._registry.remember(changed)
+                    await _put_in_force(live, changed)
+                raise
             await _put_in_force(live, changed)
         await self._events.publish(live.id, kind, host=rule)
 

@@ -26,6 +26,7 @@ _BURST, _PER_SECOND = 32, 0.5  # new requests: at once, and then
 _SHORTEST, _LONGEST = 0.2, 5.0  # seconds before a proxy is started anew
 _STABLE_SECONDS = 30.0  # one that lived so long has not failed because of its start
 _OPEN_SECONDS = 10.0
+_LAST_TIME = 2.0**36  # some two thousand years on
 _PROGRAM = 64  # characters of a program's name
 
 Warn = Callable[[str, str], Awaitable[None]]
@@ -144,21 +145,23 @@ def merged(
 ) -> tuple[tuple[EgressRequest, ...], list[EgressRequest], bool]:
     """What is pending after ``asks``, the last one last; what is new; whether some are left out."""
     pending = {(asked.host, asked.port): asked for asked in record.pending}
-    new: dict[tuple[str, int], EgressRequest] = {}
-    rules, left_out = record.allowed_hosts + record.denied_hosts, False
+    rules, latest = record.allowed_hosts + record.denied_hosts, dict[tuple[str, int], Ask]()
     for ask in filter(_is_sound, asks):
-        key = ask.host, ask.port
-        if named(*key, rules):
-            continue  # answered while it was on its way
+        if not named(ask.host, ask.port, rules):  # else answered while it was on its way
+            latest.pop((ask.host, ask.port), None)
+            latest[ask.host, ask.port] = ask
+    kept = list(latest.items())[-MAX_PENDING:]
+    new: list[EgressRequest] = []
+    left_out = len(kept) < len(latest)
+    for key, ask in kept:
         before = pending.pop(key, None)
         if before is None and not budget.take():
             left_out = True
             continue
         pending[key] = _request(ask, before)
-        if before is None or key in new:
-            new[key] = pending[key]
-    kept = tuple(pending.values())[-MAX_PENDING:]
-    return kept, [asked for asked in new.values() if asked in kept], left_out
+        if before is None:
+            new.append(pending[key])
+    return tuple(pending.values())[-MAX_PENDING:], new, left_out
 
 
 def _request(ask: Ask, before: EgressRequest | None) -> EgressRequest:
@@ -174,9 +177,10 @@ def _request(ask: Ask, before: EgressRequest | None) -> EgressRequest:
 
 
 def _is_sound(ask: Ask) -> bool:
-    """A name in its one spelling, and a port: nothing else becomes a rule."""
+    """A name in its one spelling, a port, and a time that is one: nothing else is kept."""
     try:
-        return normal_host(ask.host) == ask.host and 0 < ask.port < 65536
+        named_well = normal_host(ask.host) == ask.host
+        return named_well and 0 < ask.port < 65536 and 0 <= ask.time < _LAST_TIME
     except ValueError:
         return False
 

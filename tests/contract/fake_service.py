@@ -17,6 +17,10 @@ from csb_mcp.model import (
     BackgroundCommand,
     CommandResult,
     Condition,
+    Connection,
+    Egress,
+    EgressAsked,
+    EgressRequest,
     Event,
     HostUsage,
     Image,
@@ -25,7 +29,9 @@ from csb_mcp.model import (
     LogPart,
     Match,
     Metrics,
+    Outcome,
     Point,
+    Probe,
     Problem,
     Region,
     Sample,
@@ -37,6 +43,9 @@ from csb_mcp.model import (
     Screenshot,
     TerminalText,
     TerminalView,
+    TriedHost,
+    Verdict,
+    Verification,
     WaitResult,
 )
 
@@ -103,12 +112,13 @@ class FakeService:
             name=spec.name,
             limits=Limits(asked={"ttl": "60 s"} if spec.ttl else {}, enforced_by={"ttl": "daemon"}),
             attach="tmux -S /x attach",
+            allowed_hosts=spec.allow_hosts,
         )
         self.sandboxes[sandbox.id] = sandbox
         return sandbox
 
     async def list(self, state: SandboxState | None = None) -> list[Sandbox]:
-        self._called("list")
+        self._called("list", **self.arguments)  # tools/list looks, too
         found = [s for s in self.sandboxes.values() if state is None or s.state is state]
         return found[::-1]
 
@@ -225,6 +235,8 @@ class FakeService:
     ) -> CommandResult | BackgroundCommand:
         self._called("run_command", command=command, timeout=timeout, cwd=cwd, stdin=stdin)
         self._find(sandbox)
+        if command.startswith("ask "):  # for tests that have no more than a face
+            self.ask(sandbox, command.removeprefix("ask "))
         return BackgroundCommand(7, "/tmp/o", "/tmp/e") if background else self.result
 
     async def screenshot(
@@ -262,6 +274,9 @@ class FakeService:
         if (condition := until[0]) == TerminalText("") or isinstance(condition, ScreenChanged):
             return await self._change(found[0], condition, timeout)
         for index, condition in enumerate(until):
+            if isinstance(condition, EgressAsked):
+                match = Match(found[0], index, "h.example:443 (x1)")
+                return WaitResult(True, (match,), cursors, 0.1)
             if isinstance(condition, TerminalText):
                 match = Match(found[0], index, condition.text)
                 return WaitResult(True, (match,), cursors, 0.1)
@@ -283,6 +298,66 @@ class FakeService:
             self.watched -= 1
         matches = (Match(sandbox, 0, ""),) if pulse.count > seen else ()
         return WaitResult(bool(matches), matches, {sandbox: f"{sandbox}.{pulse.count}"}, 0.1)
+
+    def ask(self, sandbox: str, host: str, count: int = 1, port: int = 443) -> None:
+        """It asks for a host."""
+        record = self._find(sandbox)
+        asked = EgressRequest(
+            host=host, port=port, count=count, first=1.0, last=2.5, program="cu\x1b[31mrl"
+        )
+        self.sandboxes[record.id] = replace(record, pending=(asked,))
+        self.happen("egress_request", record.id, host=host, port=str(port))
+
+    async def egress(self, sandbox: str) -> Egress:
+        self._called("egress")
+        return self._egress(self._find(sandbox))
+
+    def _egress(self, record: Sandbox) -> Egress:
+        line = Connection(
+            time=3.0, host="h.example", port=443, verdict=Verdict.FORBIDDEN, why="an\x07 address"
+        )
+        tried = TriedHost(
+            host="h.example", port=443, allowed=2, refused=1, sent=10, received=20, last=3.0
+        )
+        return Egress(
+            network="allowlist",
+            open=True,
+            allowed=record.allowed_hosts,
+            denied=record.denied_hosts,
+            pending=record.pending,
+            hosts=(tried,),
+            connections=(line,),
+        )
+
+    async def allow_host(self, sandbox: str, host: str, *, once: bool) -> Egress:
+        self._called("allow_host", host=host, once=once)
+        record = self._find(sandbox)
+        hosts = record.allowed_hosts if once else (*record.allowed_hosts, host)
+        return self._answered(replace(record, allowed_hosts=hosts), "egress_allowed", host)
+
+    async def deny_host(self, sandbox: str, host: str) -> Egress:
+        self._called("deny_host", host=host)
+        record = self._find(sandbox)
+        hosts = (*record.denied_hosts, host)
+        return self._answered(replace(record, denied_hosts=hosts), "egress_denied", host)
+
+    def _answered(self, record: Sandbox, kind: str, host: str) -> Egress:
+        left = tuple(asked for asked in record.pending if asked.host != host)
+        record = replace(record, pending=left)
+        if record.id in self.sandboxes:
+            self.sandboxes[record.id] = record
+        self.happen(kind, record.id, host=host)
+        return self._egress(record)
+
+    async def verify_isolation(self, sandbox: str) -> Verification:
+        self._called("verify_isolation")
+        record = self._find(sandbox)
+        outcome = Outcome.BROKEN if record.name == "weak" else Outcome.HELD
+        probes = (
+            Probe(name="loopback", protects="the host's ports", outcome=outcome, detail="a\x07b"),
+            Probe(name="raw", protects="the network", outcome=Outcome.HELD),
+        )
+        return Verification(sandbox=record.id, probes=probes, seconds=1.25)
 
     async def metrics(self, sandbox: str | None) -> Metrics:
         self._called("metrics")

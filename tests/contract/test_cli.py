@@ -390,6 +390,65 @@ def test_a_hand_on_the_display_refused(shell: Shell, web: str) -> None:
     assert shell("type", "web", "-", given="from stdin") == "frame: e-2\n"
 
 
+# --- the way out
+
+
+def test_create_with_a_way_out(shell: Shell) -> None:
+    hosts = ("--allow-host", "pypi", "--allow-host", "*.a.example")
+    record = shell.json("create", ".", *hosts, "--secret", "api", "--forward", "git", "--verify")
+    assert (record["network"], record["allowed_hosts"]) == ("allowlist", ["pypi", "*.a.example"])
+    assert (record["secrets"], record["forward"]) == (["api"], ["git"])
+    shown = shell("show", record["id"])
+    assert re.search(r"^allowed hosts +pypi, \*\.a\.example$", shown, re.MULTILINE)
+    err = shell.fails("create", ".", "--network", "full", "--allow-host", "pypi")
+    assert "allow_hosts" in err
+
+
+def test_egress(shell: Shell, web: str) -> None:
+    shell("run", "web", "--", "ask h.example")
+    shown = shell("egress", "web")
+    assert re.search(r"^ASKS FOR +COUNT +LAST +PROGRAM$", shown, re.MULTILINE)
+    assert re.search(r"^h\.example:443 +1 +1970-01-01 00:00:02 +curl$", shown, re.MULTILINE)
+    assert re.search(r"^h\.example:443 +2 +1 +10B +20B +1970", shown, re.MULTILINE)
+    assert re.search(r"forbidden +h\.example:443 +an address$", shown, re.MULTILINE)
+    assert "asks for" not in shell("allow-host", "web", "h.example", "--once").lower()
+    shell("run", "web", "--", "ask h.example")
+    assert re.search(
+        r"^allowed +h\.example$", shell("allow-host", "web", "h.example"), re.MULTILINE
+    )
+    assert shell.json("deny-host", "web", "*.evil.example")["denied"] == ["*.evil.example"]
+    assert "host: '127.1' is an address" in shell.fails("deny-host", "web", "127.1")
+    assert "egress_request: h.example:443" in shell("wait", "web", "--egress-request")
+
+
+def test_verify(shell: Shell, web: str) -> None:
+    shown = shell("verify", "web")
+    assert re.search(r"^held +loopback +the host's ports +ab$", shown, re.MULTILINE)
+    assert shown.endswith("it holds: 2 held, 0 broken, 0 untested in 1.2 s\n")
+    weak = shell.json("create", ".", "--name", "weak")["id"]
+    status, out, _ = shell.station.run("verify", "weak")
+    assert (status, "IT DOES NOT HOLD: 1 held, 1 broken" in out) == (1, True)
+    assert json.loads(shell.station.run("verify", weak, "--json")[1])["held"] is False
+
+
+def test_doctor_attacks_a_sandbox_of_each_network(station: Station) -> None:
+    status, out, err = station.run("doctor", "--attack")
+    assert (status, err) == (0, "")
+    assert re.findall(r"^network (\w+)$", out, re.MULTILINE) == [
+        "none",
+        "allowlist",
+        "full",
+        "host",
+    ]
+    assert out.count("it holds: 2 held") == 4
+    status, out, _ = station.run("doctor", "--attack", "--json")
+    found = json.loads(out)
+    assert (status, found["held"]) == (0, True)
+    assert [one["network"] for one in found["networks"]] == ["none", "allowlist", "full", "host"]
+    assert station.daemon() == 0  # it had one of its own, which is gone
+    assert not list(Path("/dev/shm").glob("csb-attack-*"))
+
+
 # --- the program itself
 
 
@@ -398,7 +457,9 @@ def test_a_hand_on_the_display_refused(shell: Shell, web: str) -> None:
     [
         ("show",),
         *((verb,) for verb in ("pause", "resume", "stop", "delete", "attach", "read", "logs")),
-        *((verb,) for verb in ("metrics", "screenshot")),
+        *((verb,) for verb in ("metrics", "screenshot", "egress", "verify")),
+        ("allow-host", "h.example"),
+        ("deny-host", "h.example"),
         ("send", "x"),
         ("type", "x"),
         ("wait", "--exited"),
@@ -639,6 +700,8 @@ def test_a_verb_reads_nothing_heavy() -> None:
         ("read", decode.read_terminal),
         ("send", decode.send_keys),
         ("run", decode.run_command),
+        ("allow-host", decode.allow_host),
+        ("deny-host", decode.deny_host),
         ("screenshot", decode.screenshot),
         ("click", decode.click),
         ("drag", decode.drag),

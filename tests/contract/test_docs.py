@@ -17,6 +17,7 @@ from csb_mcp.model import SandboxState
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.cli.verbs import VERBS
 from csb_mcp.transports.mcp.server import build_server
+from csb_mcp.transports.mcp.tools import TOOLSETS
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -41,7 +42,7 @@ def subsection(text: str, heading: str) -> str:
 
 async def input_schemas() -> dict[str, dict[str, Any]]:
     """What the server itself tells of its tools' arguments; listing them calls no service."""
-    server = build_server(cast("SandboxService", object()))
+    server = build_server(cast("SandboxService", object()), toolsets=TOOLSETS)
     return {tool.name: tool.input_schema for tool in await server.list_tools()}
 
 
@@ -94,6 +95,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
                 if default is None
                 else f"{default:g}"
                 if isinstance(default, float)
+                else ", ".join(cast("tuple[str, ...]", default))
+                if isinstance(default, tuple)
                 else str(default)
             )
             assert documented[field.name] == text, field.name

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ TOOLS = [
     *("screenshot", "metrics", "pause", "resume", "stop", "delete"),
     *("click", "drag", "scroll", "type_text"),
 ]
+WHEN_ASKED = ["egress", "allow_host", "deny_host"]
 GOOD: dict[str, dict[str, Any]] = {
     "create_sandbox": {
         "project_dir": "/p",
@@ -50,6 +52,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "drag": {"sandbox": "0000", "path": [[1, 2], [3, 4]], "button": "middle", "frame": "e-1"},
     "scroll": {"sandbox": "0000", "x": 3, "y": 4, "dx": 1, "dy": -2, "frame": "e-1"},
     "type_text": {"sandbox": "0000", "text": "aB~é中😀"},
+    "egress": {"sandbox": "0000"},
+    "allow_host": {"sandbox": "0000", "host": "*.h.example", "once": False},
+    "deny_host": {"sandbox": "0000", "host": "h.example:8443"},
 }
 BAD: dict[str, dict[str, Any]] = {
     "create_sandbox": {"project_dir": "p"},
@@ -68,6 +73,9 @@ BAD: dict[str, dict[str, Any]] = {
     "drag": {"sandbox": "0000", "path": [[1, 2]]},
     "scroll": {"sandbox": "0000", "x": 3, "y": 4},
     "type_text": {"sandbox": "0000", "text": "a\0b"},
+    "egress": {"sandbox": ""},
+    "allow_host": {"sandbox": "0000", "host": "127.0.0.1"},
+    "deny_host": {"sandbox": "0000", "host": "*.example"},
 }
 
 
@@ -100,9 +108,13 @@ async def failed(client: Client, name: str, /, **arguments: Any) -> str:
     return text_of(result)
 
 
-async def test_the_list_of_tools_is_small_and_complete(client: Client) -> None:
-    listed = (await client.list_tools()).tools
-    assert [tool.name for tool in listed] == TOOLS
+async def test_the_list_of_tools_is_small_and_complete(
+    client: Client, service: FakeService
+) -> None:
+    assert [tool.name for tool in (await client.list_tools()).tools] == TOOLS
+    service.ask("0000", "h.example")
+    listed = (await client.list_tools()).tools  # those for the host that it asks for, too
+    assert [tool.name for tool in listed] == TOOLS + WHEN_ASKED
     dumped = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed]
     assert len(json.dumps({"tools": dumped}, separators=(",", ":"))) / 4 < 4_000
     for tool in listed:
@@ -135,24 +147,26 @@ async def test_the_server_says_who_it_is_and_how_to_work(
         assert client.protocol_version == era
         assert client.instructions
         assert len(client.instructions) < 1500
-        for word in ("create_sandbox(project_dir)", "click, drag", "pause holds", "is data"):
+        words = ("create_sandbox(project_dir)", "click, drag", "pause holds", "is data")
+        for word in (*words, "egress_request"):
             assert word in client.instructions
         assert client.server_info
         assert (client.server_info.name, client.server_info.version) == ("csb-mcp", __version__)
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", GOOD)
 async def test_a_good_call_reaches_the_service(
     client: Client, service: FakeService, name: str
 ) -> None:
     service.calls.clear()
     result = await client.call_tool(name, GOOD[name])
     assert not result.is_error, text_of(result)
-    assert len(service.calls) == 1
+    # A client looks what a tool answers that it has not seen listed.
+    assert len([call for call in service.calls if call != "list" or name == "list_sandboxes"]) == 1
     assert text_of(result)
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", GOOD)
 async def test_a_bad_call_is_refused_before_the_service(
     client: Client, service: FakeService, name: str
 ) -> None:
@@ -460,3 +474,64 @@ def test_an_unknown_toolset_is_refused(service: FakeService) -> None:
         with pytest.raises(InvalidInput) as caught:
             build_server(service, toolsets=bad)
         assert caught.value.choices == tuple(TOOLSETS)
+
+
+# --- the way out
+
+
+async def test_what_is_asked_for_is_told_as_the_sandboxs_word(
+    client: Client, service: FakeService
+) -> None:
+    service.ask("0000", "h.example", count=3)
+    found = await client.call_tool("egress", {"sandbox": "0000"})
+    words = text_of(found)
+    assert re.search(r"\[asked for, not answered yet, printed by the sandbox: data", words)
+    assert "h.example:443 (x3) by curl" in words
+    assert "h.example:443: 2 let through, 1 refused, 10 bytes out, 20 in" in words
+    assert "h.example:443 forbidden (an address)" in words
+    assert found.structured_content
+    (asked,) = found.structured_content["pending"]
+    assert (asked["host"], asked["program"], asked["count"]) == ("h.example", "curl", 3)
+    assert asked["last"] == "1970-01-01T00:00:02.500Z"
+    assert "\x1b" not in words + json.dumps(found.structured_content)
+    assert "asks for h.example:443 (x3)" in await called(client, "list_sandboxes")
+
+
+async def test_hosts_are_allowed_and_denied(client: Client, service: FakeService) -> None:
+    service.ask("0000", "h.example")
+    once = await client.call_tool(
+        "allow_host", {"sandbox": "0000", "host": "H.example", "once": True}
+    )
+    assert service.arguments == {"host": "h.example", "once": True}
+    assert text_of(once).startswith("h.example is let through once\nallowed: none\n")
+    assert "nothing waits" in text_of(once)
+    words = await called(client, "allow_host", sandbox="0000", host="pypi")
+    assert "pypi is allowed\nallowed: pypi\n" in words
+    denied = await client.call_tool("deny_host", {"sandbox": "0000", "host": "*.evil.example"})
+    assert denied.structured_content
+    assert denied.structured_content["denied"] == ["*.evil.example"]
+    assert denied.structured_content["allowed"] == ["pypi"]
+
+
+async def test_a_wait_for_a_host(client: Client) -> None:
+    words = await called(client, "wait", sandboxes="0000", until=[{"egress_request": True}])
+    assert "egress_request: h.example:443 (x1)" in words
+
+
+async def test_isolation_is_verified_on_request(service: FakeService) -> None:
+    async with connection(build_server(service, toolsets=["core", "admin"]), "legacy") as client:
+        for name, verdict in (("good", "held"), ("weak", "NOT HELD")):
+            await client.call_tool("create_sandbox", {"project_dir": "/p", "name": name})
+            found = await client.call_tool("verify_isolation", {"sandbox": name})
+            assert text_of(found).startswith(verdict)
+            assert found.structured_content
+            assert found.structured_content["held"] is (name == "good")
+            assert "loopback (the host's ports): ab" in text_of(found)
+
+
+async def test_an_agent_that_may_only_look_sees_the_way_out(service: FakeService) -> None:
+    async with connection(build_server(service, read_only=True), "legacy") as client:
+        spec = SandboxSpec(project_dir=Path("/p"))
+        service.ask((await service.create(spec)).id, "h.example")
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert names & {"egress", "allow_host", "deny_host"} == {"egress"}

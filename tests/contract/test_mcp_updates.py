@@ -16,10 +16,11 @@ from csb_mcp.transports.mcp.connections import Connections
 from csb_mcp.transports.mcp.updates import Updates
 from tests.contract.fake_service import FakeService
 from tests.support.mcp_peer import HELLO, eventually, greeted
-from tests.support.mcp_subscriber import LISTED, UPDATED, Subscriber
+from tests.support.mcp_subscriber import LISTED, TOOLS, UPDATED, Subscriber
 
 ERAS = ("legacy", "modern")
 WEB = "csb://sandbox/web"
+WAY_OUT = {"egress", "allow_host", "deny_host"}
 WANTED = {"project_dir": "/p", "name": "web"}
 
 
@@ -60,7 +61,7 @@ async def test_what_is_promised_is_announced(path: Path) -> None:
         await old.say({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO})
         capabilities = (await old.hear())["result"]["capabilities"]
         assert capabilities["resources"] == {"subscribe": True, "listChanged": True}
-        assert capabilities["tools"] == {"listChanged": False}
+        assert capabilities["tools"] == {"listChanged": True}
         await new.ask("server/discover")
         capabilities = (await new.hear())["result"]["capabilities"]
         assert capabilities["resources"] == {"subscribe": True, "listChanged": True}
@@ -79,6 +80,52 @@ async def test_events_are_told_to_those_who_asked(
         await client.told((UPDATED, "csb://sandboxes"))
         await client.quiet()
         assert (UPDATED, WEB) not in client.notices
+
+
+async def test_a_session_that_chose_its_tools_is_told_of_no_others(path: Path) -> None:
+    async with greeted(path, toolsets=["core"]) as old:
+        await old.say({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO})
+        capabilities = (await old.hear())["result"]["capabilities"]
+        assert capabilities["tools"] == {"listChanged": False}
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_tools_for_a_host_that_is_asked_for_come_and_go(
+    path: Path, service: FakeService, era: str
+) -> None:
+    async with subscriber(path, era) as client:
+        await eventually(lambda: service.followers == 1)
+        assert not WAY_OUT & await names(client)
+        service.ask("web", "h.example")
+        await client.told((TOOLS, ""))
+        assert await names(client) >= WAY_OUT
+        client.notices.clear()
+        service.ask("web", "other.example")  # the list is as it was
+        await client.quiet()
+        assert (TOOLS, "") not in client.notices
+        answer = {"name": "deny_host", "arguments": {"sandbox": "web", "host": "other.example"}}
+        assert "result" in await client.said("tools/call", **answer)
+        await client.told((TOOLS, ""))
+        assert not WAY_OUT & await names(client)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_tools_of_the_way_out_are_listed_no_more_when_who_asked_is_gone(
+    path: Path, service: FakeService, era: str
+) -> None:
+    async with subscriber(path, era) as client:
+        await eventually(lambda: service.followers == 1)
+        service.ask("web", "h.example")
+        await client.told((TOOLS, ""))
+        client.notices.clear()
+        await service.delete("web")
+        service.happen("deleted", "00000000")
+        await client.told((TOOLS, ""))
+
+
+async def names(client: Subscriber) -> set[str]:
+    """What is listed now."""
+    return {tool["name"] for tool in (await client.said("tools/list"))["result"]["tools"]}
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -217,6 +264,6 @@ async def test_a_watch_survives_a_failure_and_ends_with_its_sandbox(
         service.error = SandboxEnded("has ended")
         service.drawn.beat()
         await eventually(lambda: service.watched == 0)
-        calls = len(service.calls)
+        calls = service.calls.count("screenshot")
         await client.quiet()
-        assert len(service.calls) == calls
+        assert service.calls.count("screenshot") == calls

@@ -22,6 +22,7 @@ from csb_mcp.model import Condition, Event, Sandbox, SandboxSpec, SandboxState, 
 from csb_mcp.transports.http import openapi
 from csb_mcp.transports.http.app import all_routes, build_http_app
 from csb_mcp.transports.mcp.server import build_server
+from csb_mcp.transports.mcp.tools import TOOLSETS
 from tests.contract.fake_service import FakeService
 
 EXAMPLES = 12  # of each kind, beside those that cover each bound of each schema
@@ -64,8 +65,17 @@ class AnyService(FakeService):
         )
 
 
-# Which arguments go together, or how big their parts are, is said by no schema.
-TOGETHER = ("createSandbox", "sendKeys", "scroll", "wait", "screenshot", "followLog")
+# Which arguments go together, how big their parts are, or what is a host, is said by no schema.
+TOGETHER = (
+    "createSandbox",
+    "allowHost",
+    "denyHost",
+    "sendKeys",
+    "scroll",
+    "wait",
+    "screenshot",
+    "followLog",
+)
 # A plain GET of a WebSocket is refused, whatever it asks for.
 REFUSED = ("followLog",)
 
@@ -162,7 +172,8 @@ def test_schemas_are_json_schemas(name: str) -> None:
 async def test_rest_and_mcp_take_the_same_arguments() -> None:
     """By name, default and need; MCP's schemas are shorter, for every token of them is paid for."""
     tools = {
-        tool.name: tool.input_schema for tool in await build_server(FakeService()).list_tools()
+        tool.name: tool.input_schema
+        for tool in await build_server(FakeService(), toolsets=TOOLSETS).list_tools()
     }
     seen: set[str] = set()
     for route in all_routes():

@@ -405,3 +405,51 @@ async def test_states_are_what_the_schema_says(client: httpx2.AsyncClient, web: 
     document = (await client.get("/openapi.json")).json()
     listed = document["paths"]["/api/sandboxes"]["get"]["parameters"][0]["schema"]["enum"]
     assert listed == [state.value for state in SandboxState]
+
+
+async def test_the_way_out(client: httpx2.AsyncClient, service: FakeService, web: str) -> None:
+    service.ask(web, "h.example", count=2, port=8443)
+    found = (await client.get(f"{ONE}/egress")).json()
+    assert found["pending"] == [
+        {
+            "host": "h.example",
+            "port": 8443,
+            "count": 2,
+            "first": "1970-01-01T00:00:01.000Z",
+            "last": "1970-01-01T00:00:02.500Z",
+            "program": "curl",
+        }
+    ]
+    assert found["connections"][0]["why"] == "an address"
+    assert (await client.get(ONE)).json()["pending_hosts"] == ["h.example:8443 (x2)"]
+    body = {"host": "h.example", "once": True}
+    allowed = await client.post(f"{ONE}/egress/allow", json=body)
+    assert (allowed.status_code, allowed.json()["pending"]) == (200, [])
+    assert service.arguments == body
+    denied = await client.post(f"{ONE}/egress/deny", json={"host": "*.Evil.example"})
+    assert denied.json()["denied"] == ["*.evil.example"]
+    problem = refused(await client.post(f"{ONE}/egress/allow", json={}), 400, "invalid_input")
+    assert problem["field"] == "host"
+    service.error = errors.Forbidden("not that", field="host", choices=("*.example",))
+    refused(await client.post(f"{ONE}/egress/allow", json={"host": "npm"}), 403, "forbidden")
+    service.error = errors.EgressFailed("it is away")
+    refused(await client.post(f"{ONE}/egress/allow", json=body), 502, "egress_failed")
+
+
+async def test_hosts_at_the_creation(client: httpx2.AsyncClient, service: FakeService) -> None:
+    body = {"project_dir": "/p", "allow_hosts": "pypi, a.example", "forward": ["git"]}
+    made = await client.post("/api/sandboxes", json=body)
+    assert made.json()["network"] == "allowlist"
+    assert made.json()["allowed_hosts"] == ["pypi", "a.example"]
+    assert made.json()["forward"] == ["git"]
+
+
+async def test_a_verification(client: httpx2.AsyncClient, web: str) -> None:
+    found = (await client.post(f"{ONE}/verify")).json()
+    assert (found["held"], found["seconds"], found["sandbox"]) == (True, 1.25, web)
+    assert found["probes"][0] == {
+        "name": "loopback",
+        "protects": "the host's ports",
+        "outcome": "held",
+        "detail": "ab",
+    }

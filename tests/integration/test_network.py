@@ -210,20 +210,70 @@ async def test_allowlist_opens_one_door(gated: Inside, servers: dict[str, Server
     assert [word for word, how in told.items() if not how.startswith("!")] == []
 
 
-async def test_allowlist_and_a_proxy_that_is_killed(
-    gated: Inside, servers: dict[str, Server]
+async def test_allowlist_shows_nothing_of_ours_or_of_a_neighbour(
+    gated: Inside, there: Internet, project: Path
 ) -> None:
-    """Closed without it, open again with a new one; nothing inside can close it."""
+    other = await create(gated.app, project, network="allowlist")
+    beside = Inside(gated.app, other.id)
+    serve = "/usr/bin/python3 -m http.server --bind 127.0.0.1 7000"
+    await beside.run(serve, background=True)
+    curl = "curl -sS --max-time 5 -o /dev/null -w '%{http_code}'"
+    async with asyncio.timeout(10):
+        while (await beside.run(f"{curl} http://127.0.0.1:7000/")).stdout != "200":
+            await asyncio.sleep(0.05)
+    assert (await gated.run(f"{curl} http://127.0.0.1:7000/")).stdout == "000"
+    for target in ("localhost:7000", "127.0.0.1:7000", "[::1]:7000", "csb"):
+        assert (await gated.run(f"{curl} --noproxy '' http://{target}/")).stdout in ("400", "403")
+    sockets = await gated.out("find / -xdev -type s 2>/dev/null; ls /run/csb/egress")
+    assert sockets.split() == ["door.sock"]
+    assert (await gated.run("rm -f /run/csb/egress/door.sock")).exit_code
+    assert (await gated.run("echo >/run/csb/egress/file")).exit_code
+    with abstract(there, "csb-test-abstract"):
+        told = await gated.probe("abstract:csb-test-abstract:0")
+    assert told["abstract:csb-test-abstract:0"].startswith("!")
+
+
+async def test_allowlist_and_a_proxy_that_is_killed(
+    gated: Inside, servers: dict[str, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed without it, open again with a new one; nothing inside can close it for good."""
     get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://a.test/"
     live = gated.app.service._registry.live[gated.id]  # pyright: ignore[reportPrivateUsage]
-    for pid in descendants(live.terminal.server_pid):
-        if b"/run/csb/program" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, 9)
+    restart, may = live.terminal.restart_beside, asyncio.Event()
+
+    async def later(name: str) -> None:
+        await may.wait()
+        await restart(name)
+
+    monkeypatch.setattr(live.terminal, "restart_beside", later)
+    (proxy,) = (pid for pid in descendants(live.terminal.server_pid) if is_proxy(pid))
+    os.kill(proxy, 9)
+    async with asyncio.timeout(10):
+        while live.gate is not None:
+            await asyncio.sleep(0.01)
+    assert (await gated.run(get)).stdout == "000"
+    assert live.helper
+    taken = (
+        '/usr/bin/python3 -c \'import socket, time; s = socket.create_server(("127.0.0.1", 3128)); '
+    )
+    await gated.run(f"{taken}time.sleep(1)'", background=True)
+    async with asyncio.timeout(10):
+        while not live.helper.port_open(3128):
+            await asyncio.sleep(0.01)
+    with pytest.raises(HelperFailed, match="could not be opened"):
+        await live.helper.open_way_out()
+    may.set()
     async with asyncio.timeout(20):
         while (await gated.run(get)).stdout != "200":
             await asyncio.sleep(0.05)
-    with pytest.raises(HelperFailed):
+    with pytest.raises((HelperFailed, SandboxEnded)):
         await gated.run("kill -9 -1")
+
+
+def is_proxy(pid: int) -> bool:
+    """Whether it is the proxy itself, not bwrap around it."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b"/run/csb/program" in words and b"python" in words[0]
 
 
 def by_hand(hand: Hand, net: Internet, *words: str) -> Done:
@@ -231,8 +281,9 @@ def by_hand(hand: Hand, net: Internet, *words: str) -> Done:
     return finished([*net.prefix, *hand.by_hand(*words)], hand.env, cwd=hand.project)
 
 
+@pytest.mark.root  # in a normal user's internet the host's programs are nobody's, so not trusted
 def test_by_hand(short_dir: Path, user: User, net: Internet, servers: dict[str, Server]) -> None:
-    """Rules by options, no daemon; the proxy ends with the sandbox, and what it left goes next time."""
+    """Rules by options, no daemon; the proxy ends with the sandbox, its folders go next time."""
     hand = Hand(short_dir, user)
     get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code} ' http://"
     script = f"{get}a.test/; {get}b.test/; {get}{HOST_PRIVATE}/; exit 5"
@@ -275,13 +326,14 @@ FETCH = (
     " headers: {host: 'a.test'}},"
     " answer => answer.pipe(process.stdout))"
 )
+PIP = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /usr/bin/python3 -m pip"
+QUIET = "--no-audit --no-fund --no-update-notifier"
 TOOLS = {
     "curl": "curl -sS --max-time 20 https://a.test/",
     "git": "git clone -q https://git.test/repo.git /tmp/repo && git -C /tmp/repo log",
-    "pip": "cd /tmp && PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /usr/bin/python3 -m pip "
-    "download -q --disable-pip-version-check --index-url https://python.test/simple tiny && "
-    f"/usr/bin/python3 -m zipfile -e tiny-1.0-py3-none-any.whl . && cat tiny.py",
-    "npm": "mkdir /tmp/npm && cd /tmp/npm && $NODE $NPM install --no-audit --no-fund --no-update-notifier "
+    "pip": f"cd /tmp && {PIP} download -q --index-url https://python.test/simple tiny && "
+    "/usr/bin/python3 -m zipfile -e tiny-1.0-py3-none-any.whl . && cat tiny.py",
+    "npm": f"mkdir /tmp/npm && cd /tmp/npm && $NODE $NPM install {QUIET} "
     "--registry https://npm.test tiny && cat node_modules/tiny/package.json",
     "node": f'$NODE -e "{FETCH}"',
     "chromium": "chromium --headless --dump-dom --virtual-time-budget=5000 http://a.test/",

@@ -1,4 +1,4 @@
-"""A client of either protocol era that keeps what it is told of resources."""
+"""A client of either protocol era that keeps what it is told of resources and tools."""
 
 import asyncio
 from typing import Any
@@ -7,6 +7,7 @@ from tests.support.mcp_peer import HELLO, META, Peer
 
 UPDATED = "notifications/resources/updated"
 LISTED = "notifications/resources/list_changed"
+TOOLS = "notifications/tools/list_changed"
 
 
 class Subscriber:
@@ -36,7 +37,7 @@ class Subscriber:
         return heard
 
     def keep(self, message: Any) -> None:
-        if (method := message["method"]).startswith("notifications/resources/"):
+        if (method := message["method"]).startswith(("notifications/resources/", TOOLS)):
             self.notices.append((method, message.get("params", {}).get("uri", "")))
 
     async def subscribe(self, *uris: str) -> None:
@@ -44,7 +45,8 @@ class Subscriber:
             for uri in uris:
                 assert (await self.said("resources/subscribe", uri=uri))["result"] == {}
             return
-        wanted = {"resourcesListChanged": True, "resourceSubscriptions": list(uris)}
+        wanted = {"resourcesListChanged": True, "toolsListChanged": True}
+        wanted |= {"resourceSubscriptions": list(uris)}
         self.listening = await self.peer.ask("subscriptions/listen", notifications=wanted)
         heard = await self.peer.hear()
         assert heard["method"] == "notifications/subscriptions/acknowledged"

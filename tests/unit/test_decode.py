@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from csb_mcp import decode
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import (
+    EgressAsked,
+    EgressRequest,
     Exited,
     FileExists,
     Geometry,
@@ -137,6 +140,19 @@ def test_a_command_means_the_agent_that_runs_it() -> None:
         ("env", {"A": "x\0"}),
         ("env", {"A": 1}),
         ("env", {"A": "x" * 70_000}),
+        ("allow_hosts", 5),
+        ("allow_hosts", ["198.51.100.1"]),
+        ("allow_hosts", ["0x7f.1"]),
+        ("allow_hosts", "a.example, *.org"),
+        ("allow_hosts", ["a.example:0"]),
+        ("allow_hosts", ["a.example\0"]),
+        ("allow_hosts", ["münchen.example"]),
+        ("allow_hosts", [["pypi"]]),
+        ("allow_hosts", [f"a{n}.example" for n in range(257)]),
+        ("secrets", ["a b"]),
+        ("secrets", [1]),
+        ("forward", ["ssh"]),
+        ("verify", "yes"),
     ],
 )
 def test_a_bad_field_is_named(key: str, value: object) -> None:
@@ -144,6 +160,45 @@ def test_a_bad_field_is_named(key: str, value: object) -> None:
     assert error.field
     assert re.match(r"\w+", error.field)[0] in (key, "command")  # pyright: ignore[reportOptionalSubscript]
     assert error.hint or error.choices or error.message
+
+
+def test_hosts_of_a_create() -> None:
+    spec = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": ["A.Example.", "pypi"]})
+    assert (spec.network, spec.allow_hosts) == ("allowlist", ("a.example", "pypi"))
+    text = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": "pypi, *.b.example:8443 pypi"})
+    assert text.allow_hosts == ("pypi", "*.b.example:8443")
+    assert decode.sandbox_spec({"project_dir": "/p", "allow_hosts": []}).network == "none"
+    secret = decode.sandbox_spec({"project_dir": "/p", "secrets": "api", "forward": "git gpu"})
+    assert (secret.network, secret.secrets, secret.forward) == (
+        *("allowlist", ("api",)),
+        ("git", "gpu"),
+    )
+    for network in ("none", "full", True):
+        wrong = {"project_dir": "/p", "network": network, "allow_hosts": ["pypi"]}
+        assert refusal(decode.sandbox_spec, wrong).field == "allow_hosts"
+    wrong = {"project_dir": "/p", "network": "none", "secrets": ["api"]}
+    assert refusal(decode.sandbox_spec, wrong).field == "secrets"
+
+
+def test_hosts_that_are_answered_for() -> None:
+    allowed = decode.allow_host({"sandbox": "web", "host": "*.Example.org:443", "once": True})
+    assert allowed == decode.AllowHost("web", "*.example.org:443", True)
+    assert decode.deny_host({"sandbox": "web", "host": "npm"}) == decode.DenyHost("web", "npm")
+    for wrong in ("", "[::1]", "127.1", "http://a.example", "a.example:99999", None, 7, "a..b"):
+        assert refusal(decode.deny_host, {"sandbox": "web", "host": wrong}).field == "host"
+    assert "presets" not in refusal(decode.allow_host, {"sandbox": "web"}).message
+    assert "pypi" in str(refusal(decode.allow_host, {"sandbox": "web", "host": "*"}))
+
+
+def test_a_record_tells_of_its_way_out() -> None:
+    spec = SandboxSpec(project_dir=Path("/p"), secrets=("api",), forward=("git",))
+    plain = Sandbox(id="a", spec=spec, state=SandboxState.RUNNING, uid=1, created_at=0.0)
+    assert decode.record(plain).keys() & {"allowed_hosts", "pending_hosts", "denied_hosts"} == set()
+    asked = EgressRequest(host="h\x1b[31m.example", port=443, count=3, first=0.0, last=1.0)
+    told = decode.record(replace(plain, allowed_hosts=("pypi",), pending=(asked,)))
+    assert told["allowed_hosts"] == ["pypi"]
+    assert told["pending_hosts"] == ["h.example:443 (x3)"]
+    assert (told["secrets"], told["forward"]) == (["api"], ["git"])
 
 
 def test_an_unknown_argument_is_refused_with_the_valid_ones() -> None:
@@ -173,6 +228,7 @@ def test_every_condition() -> None:
             {"exited": True},
             {"file": "out/log"},
             {"port": 8080},
+            {"egress_request": True},
         ]
     )
     assert found == (
@@ -184,6 +240,7 @@ def test_every_condition() -> None:
         Exited(),
         FileExists("out/log"),
         PortOpen(8080),
+        EgressAsked(),
     )
     assert tuple(decode.condition_kind(condition) for condition in found) == decode.CONDITIONS
 
@@ -195,6 +252,7 @@ BAD_CONDITIONS: list[tuple[object, str]] = [
     ([{"exited": True, "port": 1}], "until[0]"),
     ([{"exited": True}, {"agent": 1}], "until[1]"),
     ([{"exited": False}], "until[0].exited"),
+    ([{"egress_request": "h.example"}], "until[0].egress_request"),
     ([{"port": 0}], "until[0].port"),
     ([{"port": 65536}], "until[0].port"),
     ([{"port": True}], "until[0].port"),

@@ -12,7 +12,6 @@ from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.model import EgressRequest, Geometry, Limits, Sandbox, SandboxSpec, SandboxState
 
-
 _OF_WAY_OUT = ("allow_hosts", "secrets", "forward", "verify")
 
 

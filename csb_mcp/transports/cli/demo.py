@@ -1,10 +1,6 @@
 """demo: a short story with a sandbox, told while it happens; in the end nothing is left of it."""
 
-import os
-import select
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +8,11 @@ from typing import Any
 
 from csb_mcp.errors import DeadlineExceeded
 from csb_mcp.lib.safe_open import read_regular
-from csb_mcp.transports.cli.client import Client, reach, sandbox_path
+from csb_mcp.transports.cli.client import Client, sandbox_path
 from csb_mcp.transports.cli.display import write_file
 from csb_mcp.transports.cli.parser import Line
 from csb_mcp.transports.cli.render import paint, put, say, show_json
+from csb_mcp.transports.cli.stage import a_stage
 from csb_mcp.transports.cli.terminal import one_row
 
 _LOOK_AROUND = (
@@ -25,33 +22,17 @@ _LOOK_AROUND = (
 _TYPED = "echo $((6 * 7)) > answer.txt; cat answer.txt"
 _SHOWN = 8  # lines of an answer
 _SECONDS = 60.0
-_END_SECONDS = 10
 
 Json = dict[str, Any]
 
 
 def demo(line: Line) -> int:
     """Set the stage, play, clean up; whatever ends the story."""
-    # Sockets need a short path; sandboxes of a root daemon pass through the folder.
-    base = Path(tempfile.mkdtemp(prefix="csb-demo-", dir="/dev/shm"))
-    base.chmod(0o711)
-    project = base / "projects/hello"
-    project.mkdir(parents=True)
-    settings = {
-        **line.settings,
-        "state_dir": str(base / "state"),
-        "runtime_dir": str(base / "run"),
-        "project_roots": str(base / "projects"),
-    }
-    # As for ^C, which must not leave a daemon and its folder behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        found = _Story(reach(settings), quiet=line.values["json"]).play(project, line)
+        with a_stage("demo", line.settings) as (client, project):
+            found = _Story(client, quiet=line.values["json"]).play(project, line)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    finally:
-        _end_daemon(base / "state/daemon.lock")
-        shutil.rmtree(base, ignore_errors=True)
     if line.values["json"]:
         show_json(found)
     return 0
@@ -133,21 +114,6 @@ class _Story:
     def _answer(self, text: str) -> None:
         for row in text.strip().splitlines()[: 0 if self._quiet else _SHOWN]:
             say(f"    {row}")
-
-
-def _end_daemon(lock: Path) -> None:
-    """It would end by itself after a while; nobody needs to wait for that."""
-    try:
-        daemon = os.pidfd_open(int(lock.read_text()))
-    except (OSError, ValueError):
-        return
-    try:
-        signal.pidfd_send_signal(daemon, signal.SIGTERM)
-        select.select([daemon], [], [], _END_SECONDS)
-    except OSError:
-        pass  # it ended before
-    finally:
-        os.close(daemon)
 
 
 ACTIONS: dict[str, Callable[[Line], int]] = {"demo": demo}

@@ -17,7 +17,8 @@ _CREATE_SECONDS = 900.0  # the daemon has a deadline of its own, which the setti
 _END_SECONDS = 120.0
 _HEAD = ("ID", "NAME", "STATE", "AGENT", "NETWORK", "AGE", "PROJECT")
 _COLOURED = _HEAD.index("STATE")
-_IN_OWN_LINES = ("limits", "warnings")
+_LISTS = ("allowed_hosts", "denied_hosts", "pending_hosts", "secrets", "forward")
+_IN_OWN_LINES = ("limits", "warnings", *_LISTS)
 
 
 def create(line: Line) -> int:
@@ -156,8 +157,9 @@ def _details(record: Record) -> None:
         for key, value in record.items()
         if key not in ("id", "name", "state", *_IN_OWN_LINES) and value not in (None, "")
     ]
+    lists = [(key.replace("_", " "), ", ".join(record.get(key, ()))) for key in _LISTS]
     warnings = [("warning", warning) for warning in record.get("warnings", ())]
-    pairs([*plain, ("limits", ", ".join(told)), *warnings])
+    pairs([*plain, *lists, ("limits", ", ".join(told)), *warnings])
 
 
 ACTIONS: dict[str, Callable[[Line], int]] = {

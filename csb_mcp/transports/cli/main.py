@@ -94,6 +94,8 @@ def _action(line: Line) -> Callable[[Line], int]:
             from csb_mcp.transports.cli import display as found
         case "usage":
             from csb_mcp.transports.cli import usage as found
+        case "egress":
+            from csb_mcp.transports.cli import egress as found
         case "demo":
             from csb_mcp.transports.cli import demo as found
         case _:

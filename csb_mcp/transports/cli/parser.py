@@ -59,7 +59,11 @@ def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.switch:
         given |= {"action": "store_true"}
     elif argument.option:
-        given |= {"metavar": written(argument), "action": "append" if argument.many else "store"}
+        given |= {
+            "dest": argument.key,
+            "metavar": written(argument),
+            "action": "append" if argument.many else "store",
+        }
     elif argument.many:
         given |= {"nargs": argument.many}
     if argument.choices:

@@ -48,7 +48,9 @@ program's.
 | `--home DIR` | Another home |
 | `--program PATH` | A program or folder outside `/usr` to show read-only; may be repeated |
 | `--environment FILE` | `KEY=VALUE` pairs for the program, each ended by a NUL |
-| `--network none` | The only network so far |
+| `--network MODE` | How far it reaches: `none`, `allowlist`, `full` or `host`. Nobody is asked: \
+what is not allowed is refused |
+| `--allow-host HOST` | For `allowlist`; may be repeated |
 | `--pids N` | How many processes it may have (1024) |
 | `--tmp-size N`, `--shm-size N` | Bytes of its `/tmp` (1 GiB) and `/dev/shm` (512 MiB) |
 | `--print-args` | Shows what would be run |

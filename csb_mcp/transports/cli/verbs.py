@@ -14,7 +14,8 @@ class Argument(NamedTuple):
 
     ``value`` is how its value is written in help; an option without one is a switch. ``many``:
     ``?`` optional, ``+`` one or more, ``*`` any number; an option with ``*`` may be repeated.
-    ``default`` is only told: the daemon knows it. ``values`` is what a shell completes.
+    ``default`` is only told: the daemon knows it. ``values`` is what a shell completes. ``of`` is
+    the name that all faces have, where an option that is repeated gives one item of a list.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Argument(NamedTuple):
     many: Literal["", "?", "+", "*"] = ""
     default: str = ""
     values: Files = ""
+    of: str = ""
 
     @property
     def option(self) -> bool:
@@ -38,7 +40,7 @@ class Argument(NamedTuple):
     @property
     def key(self) -> str:
         """Its name as all faces have it."""
-        return self.name.lstrip("-").replace("-", "_")
+        return self.of or self.name.lstrip("-").replace("-", "_")
 
 
 class Verb(NamedTuple):
@@ -59,6 +61,7 @@ _FRAME = Argument("--frame", "coordinates are pixels of this screenshot", value=
 _BUTTON = Argument("--button", "of the mouse", choices=("left", "middle", "right"), default="left")
 _X, _Y = Argument("x", "pixels from the left"), Argument("y", "pixels from the top")
 _CURSOR = Argument("--cursor", "from an earlier answer", value="CURSOR")
+_HOST = Argument("host", "example.org, *.example.org, either with :PORT, or a preset")
 _STATES = ("creating", "running", "paused", "stopped", "dead", "failed")
 
 CONDITIONS = (
@@ -70,6 +73,7 @@ CONDITIONS = (
     Argument("--exited", "the sandbox has ended"),
     Argument("--file", "a path exists inside", value="PATH", many="*"),
     Argument("--port", "something inside listens there", value="NUMBER", many="*"),
+    Argument("--egress-request", "it asks for a host that nobody has answered for"),
 )
 
 _RUNNING = (
@@ -94,9 +98,14 @@ _RUNNING = (
     Verb(
         "doctor",
         "tell what keeps this host from making sandboxes, and what repairs it",
-        (Argument("--json", "the same for programs"),),
+        (
+            Argument("--json", "the same for programs"),
+            Argument("--attack", "instead, attack a throwaway sandbox of each network"),
+        ),
         "Looks at tools, kernel, limits, folders and permissions; asks the daemon if one runs, for "
-        "it is what makes sandboxes. Exit status 0 if sandboxes can be made, else 1.",
+        "it is what makes sandboxes. Exit status 0 if sandboxes can be made, else 1. With --attack "
+        "0 if every attack failed, else 1; it takes a folder and a daemon of its own, and nothing "
+        "is left.",
     ),
     Verb(
         "demo",
@@ -131,8 +140,31 @@ _LIFE = (
                 "--network",
                 "how far it reaches",
                 choices=("none", "allowlist", "full", "host"),
-                default="none",
             ),
+            Argument(
+                "--allow-host",
+                "it may reach; *.HOST, HOST:PORT, presets; may be repeated",
+                value="HOST",
+                many="*",
+                of="allow_hosts",
+            ),
+            Argument(
+                "--secret",
+                "of the settings, put into requests; may be repeated",
+                value="NAME",
+                many="*",
+                of="secrets",
+            ),
+            Argument(
+                "--forward",
+                "let in from the host; may be repeated",
+                choices=(
+                    *("git", "ssh-agent", "gh", "nix-daemon", "dbus"),
+                    *("gpu", "audio", "wayland", "display"),
+                ),
+                many="*",
+            ),
+            Argument("--verify", "attack it first; none if an attack succeeds"),
             Argument("--workspace", "how it has the project", choices=("direct",)),
             Argument("--geometry", "of the display", value="WxH", default="1280x800"),
             Argument("--gl", "software OpenGL"),
@@ -253,6 +285,43 @@ _TERMINAL = (
     ),
 )
 
+_OUTSIDE = (
+    Verb(
+        "egress",
+        "which hosts it may reach, which it asks for, what it tried",
+        (_SANDBOX, _JSON),
+        "Names are the sandbox's word.",
+        module="egress",
+    ),
+    Verb(
+        "allow-host",
+        "let it reach a host",
+        (
+            _SANDBOX,
+            _HOST,
+            Argument("--once", "one connection only, within ten minutes"),
+            _JSON,
+        ),
+        "Answers what was pending for that host, and lifts the same denial. egress_hosts in the "
+        "settings bounds it.",
+        module="egress",
+    ),
+    Verb(
+        "deny-host",
+        "refuse a host without asking again",
+        (_SANDBOX, _HOST, _JSON),
+        "Open connections to it are cut. A denial wins over what is allowed.",
+        module="egress",
+    ),
+    Verb(
+        "verify",
+        "attack it from inside, and tell what held",
+        (_SANDBOX, _JSON),
+        "Takes seconds. Exit status 0 if it holds, else 1.",
+        module="egress",
+    ),
+)
+
 _DISPLAY = (
     Verb(
         "screenshot",
@@ -307,6 +376,7 @@ GROUPS = (
     ("Life of a sandbox", _LIFE),
     ("Terminal and commands", _TERMINAL),
     ("Display", _DISPLAY),
+    ("The way out", _OUTSIDE),
     ("The program itself", _RUNNING),
 )
 VERBS = {verb.name: verb for _, verbs in GROUPS for verb in verbs}

@@ -5,7 +5,17 @@ from dataclasses import fields
 from typing import Any
 
 from csb_mcp.config import NETWORKS
-from csb_mcp.model import AgentState, HostUsage, Sample, SandboxState, SandboxUsage
+from csb_mcp.model import (
+    AgentState,
+    Connection,
+    HostUsage,
+    Outcome,
+    Sample,
+    SandboxState,
+    SandboxUsage,
+    TriedHost,
+    Verdict,
+)
 
 Json = dict[str, Any]
 
@@ -36,6 +46,11 @@ def _numbers(kind: type, **special: Json) -> Json:
     return _object(found)
 
 
+def _list(name: str, description: str) -> Json:
+    items = {"$ref": f"#/components/schemas/{name}"}
+    return {"type": "array", "items": items, "description": description}
+
+
 _OR_NONE: Json = {"type": ["integer", "null"]}
 
 SCHEMAS: Mapping[str, Json] = {
@@ -54,12 +69,20 @@ SCHEMAS: Mapping[str, Json] = {
             "limits": {"$ref": "#/components/schemas/Limits"},
             "created_at": TIME,
             "attach": {**STRING, "description": "A command for a person: the real terminal"},
+            "allowed_hosts": {**STRINGS, "description": "Egress rules; presets by their names"},
+            "denied_hosts": STRINGS,
+            "pending_hosts": {**STRINGS, "description": "host:port (xN): asked for, not answered"},
+            "secrets": {**STRINGS, "description": "Names"},
+            "forward": {**STRINGS, "description": "What of the host is let in"},
             "warnings": STRINGS,
             "ended_at": TIME,
             "reason": {**STRING, "description": "Why it ended"},
             "exit_status": {**INTEGER, "description": "Of what ran inside"},
         },
-        optional=("warnings", "ended_at", "reason", "exit_status"),
+        optional=(
+            *("allowed_hosts", "denied_hosts", "pending_hosts", "secrets", "forward"),
+            *("warnings", "ended_at", "reason", "exit_status"),
+        ),
     ),
     "Limits": _object(
         {
@@ -111,6 +134,55 @@ SCHEMAS: Mapping[str, Json] = {
             "index": {**INTEGER, "description": "Of the condition in until, from 0"},
             "condition": {**STRING, "description": "Its kind"},
             "evidence": STRING,
+        }
+    ),
+    "Egress": _object(
+        {
+            "network": {"enum": list(NETWORKS)},
+            "open": {**BOOLEAN, "description": "Its proxy answers; only allowlist has one"},
+            "allowed": {**STRINGS, "description": "Rules in force; presets by their names"},
+            "denied": {**STRINGS, "description": "A denial wins"},
+            "pending": _list("EgressRequest", "Hosts that wait for an answer"),
+            "hosts": _list("TriedHost", "The one that was tried last first"),
+            "connections": _list("Connection", "The last ones, oldest first"),
+        }
+    ),
+    "EgressRequest": _object(
+        {
+            "host": STRING,
+            "port": INTEGER,
+            "count": {**INTEGER, "description": "How often it was asked for"},
+            "first": TIME,
+            "last": TIME,
+            "program": {
+                "type": ["string", "null"],
+                "description": "What asked last, by its own word",
+            },
+        }
+    ),
+    "TriedHost": _numbers(TriedHost, host=STRING, last=TIME),
+    "Connection": _numbers(
+        Connection,
+        time=TIME,
+        host=STRING,
+        verdict={"enum": [verdict.value for verdict in Verdict]},
+        why=STRING,
+        address={**STRING, "description": "That was connected to"},
+    ),
+    "Verification": _object(
+        {
+            "sandbox": STRING,
+            "held": {**BOOLEAN, "description": "No attack succeeded, and most could be tried"},
+            "probes": _list("Probe", "One attack each"),
+            "seconds": NUMBER,
+        }
+    ),
+    "Probe": _object(
+        {
+            "name": STRING,
+            "protects": {**STRING, "description": "What is to be out of reach"},
+            "outcome": {"enum": [outcome.value for outcome in Outcome]},
+            "detail": STRING,
         }
     ),
     "HostUsage": _numbers(

@@ -12,7 +12,12 @@ from mcp.server import Server, ServerRequestContext
 from mcp.server.connection import Connection
 from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.models import InitializationOptions
-from mcp.server.subscriptions import ResourcesListChanged, ResourceUpdated, ServerEvent
+from mcp.server.subscriptions import (
+    ResourcesListChanged,
+    ResourceUpdated,
+    ServerEvent,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
@@ -30,12 +35,11 @@ Context = ServerRequestContext[dict[str, object]]
 
 _STATE = "csb-mcp subscriber"  # key in the SDK's scratch space of a connection
 _MAX_SUBSCRIBED = 1000
-_NOTICES = NotificationOptions(resources_changed=True)  # tools and prompts stay as they are
 
 
-def install(server: Lowlevel, updates: Updates) -> None:
-    """Have ``server`` serve them."""
-    handlers = _Handlers(updates)
+def install(server: Lowlevel, updates: Updates, *, tools_change: bool) -> None:
+    """Have ``server`` serve them. ``tools_change``: which tools it lists depends on sandboxes."""
+    handlers = _Handlers(updates, tools_change=tools_change)
     server.add_notification_handler(
         "notifications/initialized", NotificationParams, handlers.initialized
     )
@@ -44,10 +48,11 @@ def install(server: Lowlevel, updates: Updates) -> None:
         "resources/unsubscribe", UnsubscribeRequestParams, handlers.unsubscribe
     )
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, _set_level)
-    _announce(server)
+    # Prompts stay as they are.
+    _announce(server, NotificationOptions(resources_changed=True, tools_changed=tools_change))
 
 
-def _announce(server: Lowlevel) -> None:
+def _announce(server: Lowlevel, notices: NotificationOptions) -> None:
     """Each transport asks for the options itself, and would have them say "nothing changes"."""
     make = server.create_initialization_options
 
@@ -56,7 +61,7 @@ def _announce(server: Lowlevel) -> None:
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        return make(notification_options or _NOTICES, experimental_capabilities, extensions)
+        return make(notification_options or notices, experimental_capabilities, extensions)
 
     server.create_initialization_options = options
 
@@ -67,8 +72,9 @@ async def _set_level(_: Context, __: SetLevelRequestParams) -> EmptyResult:
 
 
 class _Handlers:
-    def __init__(self, updates: Updates) -> None:
+    def __init__(self, updates: Updates, *, tools_change: bool) -> None:
         self._updates = updates
+        self._tools_change = tools_change
 
     async def initialized(self, context: Context, _: NotificationParams) -> None:
         self._subscriber(context)
@@ -86,7 +92,9 @@ class _Handlers:
         found = connection.state.get(_STATE)
         if isinstance(found, _Subscriber):
             return found
-        made = connection.state[_STATE] = _Subscriber(connection, self._updates)
+        made = connection.state[_STATE] = _Subscriber(
+            connection, self._updates, tools_change=self._tools_change
+        )
         connection.exit_stack.callback(made.close)
         return made
 
@@ -99,8 +107,9 @@ def _connection(context: Context) -> Connection:
 class _Subscriber:
     """One connection's subscriptions, and a task that sends, while there is something to send."""
 
-    def __init__(self, connection: Connection, updates: Updates) -> None:
+    def __init__(self, connection: Connection, updates: Updates, *, tools_change: bool) -> None:
         self._connection = connection
+        self._lists = (ResourcesListChanged, *([ToolsListChanged] if tools_change else []))
         self._updates = updates
         self._releases: dict[str, Callable[[], None]] = {}
         self._pending: dict[ServerEvent, None] = {}  # ordered; a client that is slow gets each once
@@ -134,7 +143,7 @@ class _Subscriber:
             self._sending.cancel()
 
     def _hear(self, event: ServerEvent) -> None:
-        wanted = isinstance(event, ResourcesListChanged) or (
+        wanted = isinstance(event, self._lists) or (
             isinstance(event, ResourceUpdated) and event.uri in self._releases
         )
         if not wanted:
@@ -149,5 +158,7 @@ class _Subscriber:
             del self._pending[event]
             if isinstance(event, ResourceUpdated):
                 await self._connection.send_resource_updated(event.uri)
+            elif isinstance(event, ToolsListChanged):
+                await self._connection.send_tool_list_changed()
             else:
                 await self._connection.send_resource_list_changed()

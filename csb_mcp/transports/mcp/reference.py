@@ -7,7 +7,7 @@ from csb_mcp.transports.mcp.prompts import PROMPTS
 from csb_mcp.transports.mcp.prompts import Definition as Prompt
 from csb_mcp.transports.mcp.resources import LISTED, VIEWS
 from csb_mcp.transports.mcp.tool import Definition, Json
-from csb_mcp.transports.mcp.tools import DEFAULT_TOOLSETS, TOOLSETS
+from csb_mcp.transports.mcp.tools import DEFAULT_TOOLSETS, TOOLSETS, WHEN_ASKED
 
 _HEAD = """\
 # Tools
@@ -26,7 +26,9 @@ _SETS = """\
 ## Sets
 
 `csb-mcp stdio --toolsets SET,...` offers these sets only, `--read-only` only the tools in them that
-change nothing. By default: {default}.
+change nothing. By default: {default}; and {asked} while some sandbox asks for a host that nobody
+has answered for. A client is told when that begins and ends (`notifications/tools/list_changed`),
+and may call those tools always.
 
 | set | tools |
 | --- | --- |
@@ -52,6 +54,7 @@ setting |
 | `helper_failed` | no such `cwd` | The helper inside could not do it; only this sandbox is \
 affected |
 | `display_failed` | | The display gave no picture, or did not take the input |
+| `egress_failed` | | The egress proxy went away, and is started anew; until then nothing gets out |
 | `terminal_failed` | | tmux refused a command or went away |
 | `store_unusable` | newer version | The state on disk cannot be read; nothing was changed |
 """
@@ -90,7 +93,8 @@ def _sets() -> str:
         for name, tools in TOOLSETS.items()
     ]
     default = ", ".join(f"`{name}`" for name in DEFAULT_TOOLSETS)
-    return _lines(_SETS.format(default=default).rstrip(), *rows)
+    asked = ", ".join(f"`{name}`" for name in WHEN_ASKED)
+    return _lines(_SETS.format(default=default, asked=asked).rstrip(), *rows)
 
 
 def _tool(tool: Definition, toolset: str) -> str:

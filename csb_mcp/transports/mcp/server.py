@@ -7,6 +7,7 @@ from mcp.server.subscriptions import ListenHandler
 from mcp_types import (
     CompleteRequestParams,
     GetPromptRequestParams,
+    ListToolsResult,
     PaginatedRequestParams,
     ReadResourceRequestParams,
     SubscriptionsListenRequestParams,
@@ -21,12 +22,13 @@ from csb_mcp.transports.mcp.completion import Completions
 from csb_mcp.transports.mcp.prompts import Prompts
 from csb_mcp.transports.mcp.resources import Resources
 from csb_mcp.transports.mcp.tool import Definition, bind
-from csb_mcp.transports.mcp.tools import DEFAULT_TOOLSETS, TOOLSETS
+from csb_mcp.transports.mcp.tools import DEFAULT_TOOLSETS, TOOLSETS, WHEN_ASKED
 from csb_mcp.transports.mcp.updates import Updates
 
 Listen = Callable[
     [legacy.Context, SubscriptionsListenRequestParams], Awaitable[SubscriptionsListenResult]
 ]
+List = Callable[[legacy.Context, PaginatedRequestParams], Awaitable[ListToolsResult]]
 
 _HEAD = """\
 Sandboxes: isolated machines on this host, each with a terminal, a display and one project folder. \
@@ -47,6 +49,8 @@ _STEPS = {  # by the tool without which a step makes no sense
     "screenshot": "screenshot only for what is drawn on the display; text is cheaper.",
     "click": "click, drag, scroll, type_text drive the display: give the screenshot's frame, and "
     "coordinates are its pixels. Then wait for screen_stable and look again.",
+    "allow_host": "A sandbox may ask for a host (wait for egress_request): egress shows it, "
+    "allow_host or deny_host answers. Allow only what the task needs.",
     "pause": "pause holds a sandbox still until resume.",
     "stop": "stop ends a sandbox and keeps log and last screen; delete removes it. The project "
     "stays.",
@@ -66,11 +70,12 @@ def build_server(
 ) -> MCPServer:
     """The server for one choice of tools. It keeps no state: all of that is the service's.
 
-    ``toolsets`` None means the default ones; ``read_only`` leaves out tools that change something.
+    ``toolsets`` None means the default ones, and those for a host that is asked for, which are
+    listed only then; ``read_only`` leaves out tools that change something.
     ``updates`` is what servers of one service share; None makes one. Raises InvalidInput for an
     unknown set.
     """
-    chosen = _choose(DEFAULT_TOOLSETS if toolsets is None else toolsets)
+    chosen = _choose((*DEFAULT_TOOLSETS, *WHEN_ASKED) if toolsets is None else toolsets)
     tools = [tool for tool in chosen if tool.read_only or not read_only]
     updates = Updates(service) if updates is None else updates
     server = MCPServer(
@@ -82,7 +87,13 @@ def build_server(
         subscriptions=False,  # ours follows
         log_level="WARNING",
     )
-    _add_handlers(lowlevel_of(server), service, updates, read_only=read_only)
+    lowlevel = lowlevel_of(server)
+    _add_handlers(lowlevel, service, updates, read_only=read_only)
+    if toolsets is None:
+        lowlevel.add_request_handler(
+            "tools/list", PaginatedRequestParams, _listing(server, updates)
+        )
+    legacy.install(lowlevel, updates, tools_change=toolsets is None)
     return server
 
 
@@ -122,7 +133,17 @@ def _add_handlers(
     add("prompts/get", GetPromptRequestParams, prompts.get)
     add("completion/complete", CompleteRequestParams, Completions(service).complete)
     add("subscriptions/listen", SubscriptionsListenRequestParams, _listening(updates))
-    legacy.install(server, updates)
+
+
+def _listing(server: MCPServer, updates: Updates) -> List:
+    """Some tools are shown only while they are needed: each costs every client its tokens."""
+    hidden = {tool.name for name in WHEN_ASKED for tool in TOOLSETS[name]}
+
+    async def listed(_: legacy.Context, __: PaginatedRequestParams) -> ListToolsResult:
+        tools, asked = await server.list_tools(), await updates.asked()
+        return ListToolsResult(tools=[tool for tool in tools if asked or tool.name not in hidden])
+
+    return listed
 
 
 def _listening(updates: Updates) -> Listen:

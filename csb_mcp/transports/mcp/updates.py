@@ -10,7 +10,12 @@ from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from mcp.server.subscriptions import ResourcesListChanged, ResourceUpdated, ServerEvent
+from mcp.server.subscriptions import (
+    ResourcesListChanged,
+    ResourceUpdated,
+    ServerEvent,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
@@ -29,6 +34,7 @@ _AGAIN = 2.0  # seconds until the next try after a failure
 _MAX_WATCHED = 1000  # resources in one subscription
 _LISTING = ("created", "failed", "deleted")  # events that change which sandboxes there are
 _ENDING = ("stopped", "dead", "failed", "deleted")
+_ASKING = ("egress_request", "egress_allowed", "egress_denied", *_ENDING)
 _FOLLOW = {"terminal": follow_terminal, "log": follow_terminal, "screen": follow_screen}
 
 
@@ -60,6 +66,8 @@ class Updates:
         self._listeners: dict[object, Listener] = {}
         self._topics: dict[str, _Topic] = {}
         self._listing = _Topic(ResourcesListChanged())
+        self._tools = _Topic(ToolsListChanged())
+        self._asked = False  # when clients were told of it last
         self._watches: dict[tuple[str, object], _Watch] = {}
         self._following: asyncio.Task[None] | None = None
 
@@ -86,6 +94,7 @@ class Updates:
                 self._following.cancel()
                 self._following = None
                 _disarm(self._listing)
+                _disarm(self._tools)
 
         return unsubscribe
 
@@ -151,11 +160,27 @@ class Updates:
         """Publish what the service's events mean, until cancelled."""
         while True:
             try:
+                await self._tools_changed()
                 async for event in self._service.events():
                     self._happened(event)
+                    if event.kind in _ASKING:
+                        await self._tools_changed()
             except CsbError:
                 log.exception("events cannot be followed, trying again")
             await asyncio.sleep(_AGAIN)
+
+    async def asked(self) -> bool:
+        """Whether a host that some sandbox asked for waits for an answer."""
+        try:
+            return any(sandbox.pending for sandbox in await self._service.list())
+        except CsbError:
+            return self._asked
+
+    async def _tools_changed(self) -> None:
+        """Which tools are listed depends on it."""
+        if (asked := await self.asked()) is not self._asked:
+            self._asked = asked
+            self._changed(self._tools)
 
     def _happened(self, event: Event) -> None:
         if event.kind in _LISTING:

@@ -82,6 +82,12 @@ class Loop:
                     handler(events)
             self._due()
 
+    def close(self) -> None:
+        """Let go of its own descriptors."""
+        self._epoll.close()
+        os.close(self._bell)
+        os.close(self._ring)
+
     def _wait(self) -> float | None:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 

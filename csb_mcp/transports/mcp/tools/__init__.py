@@ -2,10 +2,12 @@
 
 from csb_mcp.transports.mcp.tool import Definition
 from csb_mcp.transports.mcp.tools import (
+    admin,
     commands,
     create,
     desktop,
     display,
+    egress,
     lifecycle,
     terminal,
     usage,
@@ -28,7 +30,11 @@ TOOLSETS: dict[str, tuple[Definition, ...]] = {
         lifecycle.DELETE,
     ),
     "desktop": (desktop.CLICK, desktop.DRAG, desktop.SCROLL, desktop.TYPE_TEXT),
+    "egress": (egress.EGRESS, egress.ALLOW_HOST, egress.DENY_HOST),
+    "admin": (admin.VERIFY,),
 }
 """Tools by set, in the order in which they are listed."""
 
 DEFAULT_TOOLSETS = ("core", "desktop")
+WHEN_ASKED = ("egress",)
+"""With the default sets these are listed while a host waits for an answer; they work always."""

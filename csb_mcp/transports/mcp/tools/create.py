@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mcp_types import CallToolResult
 
 from csb_mcp import decode
-from csb_mcp.config import NETWORKS
+from csb_mcp.config import FORWARDS, NETWORKS
 from csb_mcp.model import DEFAULT_GEOMETRY, DEFAULT_PIDS
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tool import (
@@ -41,7 +41,7 @@ CREATE = Definition(
         "backend": choice(("bubblewrap",), default="bubblewrap"),
         "agent": choice(decode.AGENTS, default="shell"),
         "command": described(STRINGS, 'Program and arguments, for agent "command"'),
-        "network": choice(NETWORKS, default="none"),
+        "network": choice(NETWORKS, description="Default none; allowlist with allow_hosts"),
         "workspace": choice(decode.WORKSPACES, default="direct"),
         "geometry": described(STRING, "Of the display", default=str(DEFAULT_GEOMETRY)),
         "gl": described(BOOLEAN, "Software OpenGL", default=False),
@@ -53,6 +53,12 @@ CREATE = Definition(
         "ttl": described(_DURATION, 'Ends after that long: "30m", or seconds'),
         "idle_timeout": described(_DURATION, "Ends after that long without output or input"),
         "env": {"type": "object", "additionalProperties": STRING},
+        "allow_hosts": described(
+            STRINGS, '"example.org", "*.example.org", presets such as pypi', default=[]
+        ),
+        "secrets": described(STRINGS, "Names, from the settings", default=[]),
+        "forward": {"type": "array", "items": {"enum": list(FORWARDS)}, "default": []},
+        "verify": described(BOOLEAN, "Attack it first; no sandbox if that succeeds", default=False),
     },
     required=("project_dir",),
     output=RECORD,
@@ -68,7 +74,10 @@ CREATE = Definition(
         "backend": "What isolates",
         "agent": "`shell`: bash. `command`: what `command` says",
         "command": "Program and arguments, for agent `command`",
-        "network": "`none`: loopback, nothing else. The wider ones come with a later part",
+        "network": "`none`: loopback, nothing else. `allowlist`: the hosts that are allowed, by a "
+        "proxy; others are asked for. `full`: the internet, but neither this host nor private "
+        "ranges. `host`: this host's own network, if the settings allow it. By default `none`; "
+        "`allowlist` with `allow_hosts` or `secrets`",
         "workspace": "The project itself, its [protected paths](security.md#protected-paths) "
         "read-only",
         "geometry": "Size of the display, 64x64 to 7680x4320",
@@ -80,6 +89,14 @@ CREATE = Definition(
         "idle_timeout": "It is stopped after so long without output, input or a running command",
         "env": "Environment variables for the payload, at most 64 KiB. They never stand in an "
         "argument list",
+        "allow_hosts": "For network `allowlist`: what [`allow_host`](#allow_host) takes, a list or "
+        "one text with commas between",
+        "secrets": "Names of secrets in the settings: the sandbox sees placeholders, its proxy "
+        "puts the values into requests to each secret's host alone, which is allowed with it",
+        "forward": "What of the host is let in; the settings name what may be: "
+        + ", ".join(f"`{name}`" for name in FORWARDS),
+        "verify": "Attack it as [`verify_isolation`](#verify_isolation) does before it is given "
+        "out; if an attack succeeds it is taken back",
     },
     after="""\
 ### Record
@@ -90,6 +107,8 @@ CREATE = Definition(
 `limits.asked` names each limit, `limits.enforced_by` what enforces it on this host. `attach` is a
 command with which a person on the host joins the terminal. `warnings`, if there are any, tell what
 a person should look at: a limit that was hit, or a [protected path](security.md#protected-paths)
-that appeared.
+that appeared. `allowed_hosts` and `denied_hosts` are the egress rules in force, `pending_hosts` the
+hosts that wait for an answer, with how often each was asked for; `secrets` and `forward` name what
+it was given. Each of these is there only if it is not empty.
 """,
 )

@@ -8,6 +8,7 @@ from csb_mcp import decode
 from csb_mcp.model import Sandbox
 from csb_mcp.transports.mcp.tool import INTEGER, STRING, Json, answer
 
+_LISTS = ("allowed_hosts", "denied_hosts", "pending_hosts", "secrets", "forward")
 _IN_LINE = (
     "id",
     "name",
@@ -16,6 +17,7 @@ _IN_LINE = (
     "project_dir",
     "limits",
     "warnings",
+    *_LISTS,
 )  # said before the details
 
 RECORD: Json = {
@@ -41,8 +43,11 @@ def line(sandbox: Sandbox, verb: str = "") -> str:
     """What matters of a record, on one line."""
     name = f" ({sandbox.name})" if sandbox.name else ""
     reason = f", {decode.record(sandbox)['reason']}" if sandbox.reason else ""
+    asks = ", ".join(map(decode.pending, sandbox.pending))
+    asked = f"; asks for {asks}" if asks else ""
     warned = "".join(f"; WARNING: {warning}" for warning in sandbox.warnings)
-    return f"{sandbox.id}{name}: {verb}{sandbox.state}{reason}; {sandbox.spec.project_dir}{warned}"
+    told = f"{verb}{sandbox.state}{reason}; {sandbox.spec.project_dir}"
+    return f"{sandbox.id}{name}: {told}{asked}{warned}"
 
 
 def _details(record: dict[str, Any]) -> str:
@@ -53,4 +58,5 @@ def _details(record: dict[str, Any]) -> str:
         for key, value in record.items()
         if key not in _IN_LINE and value not in (None, "")
     ]
+    lines += [f"{key}: {', '.join(record[key])}" for key in _LISTS if key in record]
     return "\n".join([*lines, *(["limits: " + ", ".join(limits)] if limits else [])])

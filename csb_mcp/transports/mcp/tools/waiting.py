@@ -73,6 +73,7 @@ WAIT = Definition(
                     "exited": {"const": True},
                     "file": described(STRING, "Path inside"),
                     "port": described(INTEGER, "TCP, inside"),
+                    "egress_request": described({"const": True}, "Asks for a host"),
                 },
                 "additionalProperties": False,
                 "minProperties": 1,
@@ -120,5 +121,6 @@ WAIT = Definition(
 | `exited` | `true` | the sandbox has ended |
 | `file` | path | it exists inside; relative to the project |
 | `port` | number | something inside listens on this TCP port |
+| `egress_request` | `true` | a host was asked for that no rule names, and nobody has answered yet |
 """,
 )
