@@ -153,19 +153,29 @@ def setup_ms(proxy: RunningProxy) -> float:
     return (time.perf_counter() - began) / SETUPS * 1000
 
 
+def cpu_ms(pid: int) -> float:
+    """That it has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 def speeds(net: Internet, proxy: RunningProxy) -> float:
     """Prints the table; gives the last of the proxy's."""
     relayed = socket.create_server(("127.0.0.1", 0), backlog=1024)
     words = [*net.prefix, PYTHON, "-c", RELAY, str(relayed.fileno()), SERVER, str(PORT)]
-    print(f"{'connections':<12} {'direct':>8} {'relay':>8} {'proxy':>8}   MB/s")
+    print(
+        f"{'connections':<12} {'direct':>8} {'relay':>8} {'proxy':>8}   MB/s, and CPU of the proxy"
+    )
     through = 0.0
     with running(*words, fds=(relayed.fileno(),)):
         for count in CONNECTIONS:
             direct = speed(net.prefix, SERVER, PORT, count)
             floor = speed([], "127.0.0.1", relayed.getsockname()[1], count)
             first = f"CONNECT good.test:{PORT} HTTP/1.1"
+            used = cpu_ms(proxy.process.pid)
             through = speed([], "127.0.0.1", proxy.port, count, first)
-            print(f"{count:<12} {direct:>8.0f} {floor:>8.0f} {through:>8.0f}")
+            used = (cpu_ms(proxy.process.pid) - used) / through / SECONDS
+            print(f"{count:<12} {direct:>8.0f} {floor:>8.0f} {through:>8.0f}   {used:.2f} ms/MB")
     relayed.close()
     return through
 
