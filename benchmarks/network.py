@@ -6,7 +6,6 @@ Run as root it becomes a normal user first, as benchmarks/sandbox.py. Exits 1 if
 import asyncio
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -45,7 +44,7 @@ async def creates(app: App, project: Path, report: Report) -> None:
     for name, bound in BOUNDS.items():
         # Pair by pair: what slows the machine for a while slows both.
         more = [a - b for a, b in zip(took[name], took["none"], strict=True)]
-        report.row(f"create with {name}, more than none", 1000 * statistics.median(more), "ms", bound)
+        report.row(f"create with {name}, more than none", median_ms(more), "ms", bound)
 
 
 async def memory(app: App, base: Path, report: Report) -> None:

@@ -69,7 +69,7 @@ usage() {
 
 parse() {
   shell='' home='' source='' environment='' network=none pids=1024 x11='' egress_dir=''
-  inside='' outside='' base=$PWD around=()
+  inside='' outside='' base=$PWD
   tmp_size=1073741824 shm_size=536870912 xauthority='' exec_dir=''
   control='' status='' messages='' print='' geometry='' project=$PWD
   programs=() command=()

@@ -18,6 +18,8 @@
 #
 # shellcheck disable=SC2154  # the preamble sets them
 
+around=() # words to go through on the way to bwrap
+
 die() {
   printf '%s: %s\n' "${0##*/}" "$1" >&2
   exit "${2:-125}"

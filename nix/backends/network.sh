@@ -82,8 +82,19 @@ go_through_pasta() {
   own_addresses
   local options=(--quiet --foreground --config-net --no-map-gw -t none -u none -T none -U none
     --dns-forward "$RESOLVER")
-  exec -c "$CSB_PASTA" "${options[@]}" -- "$CSB_SETPRIV" --pdeathsig KILL \
+  heal_pipe
+  exec -c ${healed[@]+"${healed[@]}"} "$CSB_PASTA" "${options[@]}" -- "$CSB_SETPRIV" --pdeathsig KILL \
     "$CSB_BASH" -p "$0" --inside "$base" --outside "${own[*]}" "$@"
+}
+
+# Debian 12's pasta gives up if SIGPIPE was ignored by who started us; a shell cannot undo that.
+heal_pipe() {
+  local key value
+  healed=()
+  while read -r key value; do
+    [[ $key != SigIgn: ]] || break
+  done </proc/self/status
+  (((16#$value & 16#1000) == 0)) || healed=("$CSB_ENV" --default-signal=PIPE)
 }
 
 # Put the host's addresses into `own`: it serves on all of them, and would be reached by any.

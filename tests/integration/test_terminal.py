@@ -467,6 +467,39 @@ async def test_a_display_that_ended_tells_what_it_said(bench: Bench) -> None:
     assert await other.error_beside("display") is None
 
 
+async def test_what_runs_beside_is_started_anew_as_it_was(bench: Bench, short_dir: Path) -> None:
+    """One that runs is ended first; one that ended is started; the tree still ends as a whole."""
+    told = short_dir / "told"
+    odd = "a b;$(x) #{pane_id} '\""
+    script = 'echo "$$ $1" >>"$0"; [ -e "$0.quick" ] || exec sleep 1000'
+    terminal = await bench.start(display=Launch(("/bin/sh", "-c", script, str(told), odd)))
+
+    async def pid(number: int) -> int:
+        lines = (await file_holds(told, lambda data: data.count(b"\n") == number)).decode()
+        assert {line.partition(" ")[2] for line in lines.splitlines()} == {odd}
+        return int(lines.splitlines()[-1].split()[0])
+
+    first = await pid(1)
+    await terminal.restart_beside("display")
+    second = await pid(2)
+    await gone([first])
+    assert await terminal.error_beside("display") is None
+    (short_dir / "told.quick").touch()
+    await terminal.restart_beside("display")
+    await pid(3)
+    async with asyncio.timeout(SECONDS):
+        while await terminal.error_beside("display") is None:
+            await asyncio.sleep(0.005)
+    (short_dir / "told.quick").unlink()
+    await terminal.restart_beside("display")
+    last = await pid(4)
+    assert last in descendants(terminal.server_pid)
+    with pytest.raises(TerminalFailed):
+        await terminal.restart_beside("egress")
+    await terminal.kill(loop_time() + SECONDS)
+    await gone([first, second, last])
+
+
 STUBBORN = (
     "trap '' TERM HUP INT; (trap '' TERM HUP; exec sleep 1000) & setsid sleep 1000 & "
     "while :; do sleep 1000; done"

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -67,10 +67,10 @@ class Inside:
     id: str
 
     async def run(self, command: str, **options: Any) -> CommandResult:
-        values = {"cwd": None, "stdin": "", "timeout": 30, "background": False} | options
+        values: dict[str, Any] = {"cwd": None, "stdin": None, "timeout": 30, "background": False}
+        values |= options
         result = await self.app.service.run_command(self.id, command, **values)
-        assert isinstance(result, CommandResult)
-        return result
+        return cast("CommandResult", result)  # but for one in the background
 
     async def out(self, command: str) -> str:
         """Its stdout; it must succeed."""

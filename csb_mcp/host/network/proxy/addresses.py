@@ -25,7 +25,7 @@ _NETS6 = (
     ("::1", 128, "loopback"),
     ("64:ff9b:1::", 48, "a local translator's"),
     ("100::", 64, "discarded"),
-    ("2001::", 32, "a Teredo tunnel"),
+    ("2001::", 23, "a tunnel's or a protocol's own"),  # Teredo has 2001::/32
     ("fc00::", 7, "private"),
     ("fe80::", 10, "link-local"),
     ("fec0::", 10, "site-local"),
@@ -79,7 +79,7 @@ def _refused6(number: int) -> str:
             return _why(_TABLE4, number >> at & 0xFFFFFFFF)
     if number >> 32 & 0xFFFFFFFF in _ISATAP:
         return _why(_TABLE4, number & 0xFFFFFFFF)
-    return ""
+    return "" if number >> 125 == 1 else "reserved"  # 2000::/3 is the internet
 
 
 def is_own(family: int, address: str) -> bool:

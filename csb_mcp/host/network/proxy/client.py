@@ -29,16 +29,23 @@ _MOST_THREADS = 32
 _NEVER = float("inf")
 
 
+class Keeper:
+    """Whom a client tells that it has ended, and when it wants to be looked at again."""
+
+    def gone(self, client: "Client") -> None:
+        """Once, at its end."""
+        raise NotImplementedError
+
+    def look_at(self, due: float) -> None:
+        """No later than that, loop time."""
+        raise NotImplementedError
+
+
 class Client:
-    """``due``: when (loop time) :meth:`late` has to be called. ``gone`` is called once, at the end.
+    """``due``: when (loop time) ``late`` has to be called; its keeper is told. Owns its sockets."""
 
-    It owns both sockets.
-    """
-
-    def __init__(
-        self, shared: Shared, connection: Socket, peer: int, gone: Callable[["Client"], None]
-    ) -> None:
-        self._shared, self._loop, self._gone = shared, shared.loop, gone
+    def __init__(self, shared: Shared, connection: Socket, peer: int, keeper: "Keeper") -> None:
+        self._shared, self._loop, self._keeper = shared, shared.loop, keeper
         self._client, self._peer = connection, peer
         self._upstream: Socket | None = None
         self._request: Request | None = None
@@ -85,10 +92,11 @@ class Client:
         self._drop_upstream()
         self._loop.forget(self._client.fileno())
         self._client.close()
-        self._gone(self)
+        self._keeper.gone(self)
 
     def _wait(self, seconds: float, late: Callable[[], None]) -> None:
         self.due, self.late = self._loop.now + seconds, late
+        self._keeper.look_at(self.due)
 
     def _no_head(self) -> None:
         if self._buffer:

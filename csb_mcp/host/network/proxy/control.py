@@ -87,6 +87,8 @@ class Control:
                 self._shared.asks.seen(message.get("id"))
                 return {}
             return self._do(what, message)
+        except ImportError:
+            return {"error": "this proxy has no TLS"}
         except (ValueError, KeyError, TypeError) as error:
             told = str(error) if isinstance(error, ValueError) else "that is not understood"
             return {"error": told[:300]}

@@ -15,8 +15,7 @@ from csb_mcp.host.network.proxy.sockets import (
 )
 
 _MOST_FDS = 8  # of one message
-_MOST_GUESTS = 16
-_SECONDS = 5.0
+_MOST_GUESTS = 16  # then who has said nothing for longest has to leave
 
 
 class Door:
@@ -37,11 +36,13 @@ class Door:
             self._leave(self._guests[0])
         self._guests.append(guest)
         self._loop.watch(guest.fileno(), READ, lambda _: self._hear(guest))
-        self._loop.later(_SECONDS, lambda: self._leave(guest))
+        self._hear(guest)  # before others can crowd it out
 
     def _hear(self, guest: Socket) -> None:
         try:
             data, fds = received_fds(guest, _MOST_FDS)
+        except BlockingIOError:
+            return
         except OSError:
             data, fds = b"", []
         found = [one for one in map(listening_tcp, fds) if one]

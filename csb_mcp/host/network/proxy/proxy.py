@@ -1,8 +1,9 @@
 """The proxy: who listens inside, and the connections from there."""
 
+import errno
 import resource
 
-from csb_mcp.host.network.proxy.client import Client
+from csb_mcp.host.network.proxy.client import Client, Keeper
 from csb_mcp.host.network.proxy.loop import READ
 from csb_mcp.host.network.proxy.rules import ASKED, FAILED
 from csb_mcp.host.network.proxy.shared import Shared
@@ -16,7 +17,7 @@ _PAUSE = 0.1  # seconds, when no more can be taken
 _CLOSEST = 0.05  # seconds between two looks at what is due
 
 
-class Proxy:
+class Proxy(Keeper):
     """Takes connections on every listener that it is given."""
 
     def __init__(self, shared: Shared) -> None:
@@ -73,12 +74,12 @@ class Proxy:
         self._listen()
 
     def _stumble(self, listener: Socket, error: OSError) -> None:
-        """No descriptors or memory: that passes. Else that listener is of no use any more."""
-        if error.errno in (23, 24, 12, 105):  # ENFILE, EMFILE, ENOMEM, ENOBUFS
+        """Somebody ended its listening, and then it is of no use; or we lack something a while."""
+        if error.errno == errno.EINVAL:
+            self._drop(listener)
+        elif not self._paused:
             self._paused = True
             self._loop.later(_PAUSE, self._resume)
-        else:
-            self._drop(listener)
 
     def _resume(self) -> None:
         self._paused = False
@@ -90,30 +91,32 @@ class Proxy:
         listener.close()
 
     def _take(self, connection: Socket, port: int) -> None:
-        client = Client(self._shared, connection, port, self._gone)
+        client = Client(self._shared, connection, port, self)
         self._clients.add(client)
         client.start()
-        self._look_at(client.due)
 
-    def _gone(self, client: Client) -> None:
+    def gone(self, client: Client) -> None:
+        """That connection has ended."""
         was_full = len(self._clients) >= self._most
         self._clients.discard(client)
         if was_full:
             self._listen()
 
-    def _look_at(self, due: float) -> None:
-        """Have a look when the next one is due; one that has more time by then is seen again."""
+    def look_at(self, due: float) -> None:
+        """Have a look then at who is due; who has more time by then is looked at again."""
         if due < self._looks_at:
             self._looks_at = due
-            self._loop.later(max(due - self._loop.now, _CLOSEST), self._look)
+            self._loop.later(max(due - self._loop.now, _CLOSEST), lambda: self._look(due))
 
-    def _look(self) -> None:
+    def _look(self, planned: float) -> None:
+        if planned != self._looks_at:
+            return  # another came before it
         now = self._loop.now
         for client in list(self._clients):
             if client.due <= now:
                 client.late()
         self._looks_at = float("inf")
-        self._look_at(min((client.due for client in self._clients), default=float("inf")))
+        self.look_at(min((client.due for client in self._clients), default=float("inf")))
 
 
 def _descriptors() -> int:

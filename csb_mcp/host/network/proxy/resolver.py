@@ -59,9 +59,14 @@ class Resolver:
 
 
 def look_up(host: str) -> Answer:
-    """The final dot keeps the host's search domains out of it. Blocks."""
+    """The final dot keeps the host's search domains out of it. Blocks.
+
+    As bytes, for a str would go through IDNA, whose import takes memory and means nothing here.
+    """
     try:
-        found = _socket.getaddrinfo(f"{host}.", 0, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, 0)
+        found = _socket.getaddrinfo(
+            f"{host}.".encode(), 0, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, 0
+        )
     except (OSError, UnicodeError) as error:
         return Answer([], failed=f"its name cannot be resolved: {error.args[-1]}")
     good: list[Address] = []

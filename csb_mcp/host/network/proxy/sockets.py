@@ -4,7 +4,6 @@ What is used here of ``_socket`` is what ``socket`` itself is made of.
 """
 
 import _socket
-import array
 import os
 import struct
 
@@ -13,29 +12,34 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 
 
 def unix_listener(path: str) -> Socket:
-    """Listens on a new socket that its user alone may connect to; an old one there goes."""
+    """Listens on a new socket that its user alone may connect to, in the place of an old one.
+
+    It has its name only once it listens: nobody who sees it is refused.
+    """
     made = Socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+    new = f"{path}.new"
     try:
-        os.unlink(path)
+        os.unlink(new)
     except FileNotFoundError:
         pass
     mask = os.umask(0o177)
     try:
-        made.bind(path)
+        made.bind(new)
     finally:
         os.umask(mask)
     made.listen(64)
+    os.rename(new, path)
     return made
 
 
 def accept(listener: Socket) -> tuple[Socket, tuple[str, int]]:
-    """A connection that never blocks, not at its close either. Raises OSError.
+    """A connection that never blocks, not at its close either, and its peer. Raises OSError.
 
-    With it comes its peer, if this is TCP. The other holder of a listener may have set it to block, or given it a linger time, which is
+    The other holder of a listener may have set it to block, or given it a linger time, which is
     inherited and would hold up our close.
     """
     listener.setblocking(False)
-    fd, peer = listener._accept()  # pyright: ignore  # noqa: SLF001, PGH003 - socket.accept does so
+    fd, peer = listener._accept()  # pyright: ignore  # noqa: SLF001, PGH003 - as socket does
     made = Socket(fileno=fd)  # pyright: ignore[reportUnknownArgumentType]
     made.setblocking(False)
     if made.family != _socket.AF_UNIX:
@@ -58,13 +62,13 @@ def error_of(connection: Socket) -> int:
 
 def received_fds(connection: Socket, most: int) -> tuple[bytes, list[int]]:
     """What came, and the descriptors with it; the kernel closes those beyond ``most``."""
-    fds = array.array("i")
-    room = _socket.CMSG_SPACE(most * fds.itemsize)
+    fds: list[int] = []
+    room = _socket.CMSG_SPACE(most * 4)
     data, more, _, _ = connection.recvmsg(64, room, _socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in more:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return data, list(fds)
+            fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+    return data, fds
 
 
 def listening_tcp(fd: int) -> Socket | None:

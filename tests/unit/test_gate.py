@@ -1,0 +1,145 @@
+"""The daemon's end of an egress proxy, against one that says what a hostile one would."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csb_mcp.errors import DeadlineExceeded, EgressFailed
+from csb_mcp.host.network.gate import LINE_BYTES, ProxyGate, meet
+from csb_mcp.host.network.log import last_connections
+from csb_mcp.model import Verdict
+
+HELLO: dict[str, Any] = {"hello": 1, "asked": []}
+ASKED = {"host": "a.test", "port": 443, "count": 2, "time": 5.0}
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+@asynccontextmanager
+async def proxy(folder: Path, script: Script, seconds: float = 5) -> AsyncGenerator[ProxyGate]:
+    """A gate to a proxy that follows ``script``."""
+    path, ended = folder / "control.sock", asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await script(reader, writer)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        ended.set()
+
+    async with await asyncio.start_unix_server(serve, path):
+        reader, writer = await asyncio.open_unix_connection(path, limit=LINE_BYTES)
+        deadline = asyncio.get_running_loop().time() + seconds
+        try:
+            gate = await meet(reader, writer, "box", {4000: "curl"}.get, deadline)
+            yield gate
+            gate.close()
+        finally:
+            writer.close()
+            await asyncio.wait_for(ended.wait(), 5)
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def obedient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(line(HELLO | {"asked": [ASKED]}))
+    while got := await reader.readline():
+        request = json.loads(got)
+        if request["do"] == "once":
+            writer.write(line({"error": "no such host"}))
+        elif request["do"] == "rules":
+            writer.write(line({"asked": ASKED | {"id": 7, "count": 3, "peer": 4000}}))
+            writer.write(line({"done": "rules"}))
+        else:
+            writer.write(line({"asked": {"host": request["do"], "port": 1, "count": 1, "time": 0}}))
+
+
+async def test_requests_answers_and_asks(short_dir: Path) -> None:
+    async with proxy(short_dir, obedient) as gate:
+        (ask,) = await gate.asks()
+        assert (ask.host, ask.port, ask.count, ask.program) == ("a.test", 443, 2, None)
+        await gate.rule(["a.test"], [])
+        (ask,) = await gate.asks()
+        assert (ask.count, ask.program) == (3, "curl")
+        (ask,) = await gate.asks()
+        assert ask.host == "seen"  # what the proxy got back for it
+        with pytest.raises(EgressFailed, match="no such host"):
+            await gate.allow_once("a.test", 443)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"no json\n",
+        b"[1]\n",
+        b'{"hello":2}\n',
+        b'{"hello":1,"asked":7}\n',
+        b'{"hello":1,"asked":[{"host":"10.0.0.1","port":443,"count":1,"time":0}]}\n',
+        b'{"hello":1,"asked":[{"host":"a.test","port":0,"count":1,"time":0}]}\n',
+        b"[" * 100_000 + b"\n",
+        b"x" * (LINE_BYTES + 1),
+        b"",
+    ],
+)
+async def test_what_is_no_proxy_is_refused(short_dir: Path, said: bytes) -> None:
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+
+    with pytest.raises(EgressFailed):
+        async with proxy(short_dir, script):
+            pass
+
+
+async def test_a_proxy_that_says_nothing_has_a_deadline(short_dir: Path) -> None:
+    async def script(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    with pytest.raises(DeadlineExceeded):
+        async with proxy(short_dir, script, seconds=0.05):
+            pass
+
+
+@pytest.mark.parametrize("last", [b"", b"no json\n", b'{"asked":{"host":"\\n"}}\n', b"[]\n"])
+async def test_one_that_goes_away_or_mad_fails_all_that_wait(short_dir: Path, last: bytes) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(line(HELLO))
+        await reader.readline()
+        writer.write(last)
+
+    async with proxy(short_dir, script) as gate:
+        asking = asyncio.ensure_future(gate.asks())
+        with pytest.raises(EgressFailed):
+            await gate.rule([], [])
+        with pytest.raises(EgressFailed):
+            await asking
+        with pytest.raises(EgressFailed):
+            await gate.rule([], [])
+
+
+def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:
+    good = {"time": 1.5, "host": "a.test", "port": 443, "verdict": "allowed", "sent": 3}
+    bad: list[object] = [7, {}, good | {"verdict": "maybe"}, good | {"port": "443"}]
+    bad += [good | {"time": float("inf")}, good | {"sent": -1}, good | {"host": None}]
+    (tmp_path / "log.1").write_bytes(line(good | {"host": "old.test"}) * 2)
+    text = b"".join(map(line, bad)) + line(good | {"why": "a\x1b[2Jb"}) + b'{"time":1'
+    (tmp_path / "log").write_bytes(text)
+    found = last_connections(tmp_path, 2)
+    assert [(each.host, each.verdict) for each in found] == [
+        ("old.test", Verdict.ALLOWED),
+        ("a.test", Verdict.ALLOWED),
+    ]
+    assert found[1].why == "a?[2Jb"
+    (tmp_path / "log").unlink()
+    (tmp_path / "log").symlink_to(tmp_path / "log.1")
+    assert len(last_connections(tmp_path, 9)) == 2
+    assert last_connections(tmp_path / "none", 9) == []
