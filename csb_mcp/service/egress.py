@@ -88,7 +88,7 @@ class WayOuts(Calls):
                     await _put_in_force(live, changed)
                 raise
             await _put_in_force(live, changed)
-        await self._events.publish(live.id, kind, host=rule)
+            await self._events.publish(live.id, kind, host=rule)
 
     async def _allow_once(self, live: Live, rule: str) -> None:
         host, _, port = rule.partition(":")
@@ -104,7 +104,7 @@ class WayOuts(Calls):
             for each in sorted(ports):
                 await _once(_gate(live), live, host, each)
             await self._answer(live, record, *(f"{host}:{each}" for each in ports))
-        await self._events.publish(live.id, "egress_allowed", host=rule, once="true")
+            await self._events.publish(live.id, "egress_allowed", host=rule, once="true")
 
     async def _answer(self, live: Live, record: Sandbox, *rules: str) -> None:
         pending = answered(record.pending, rules)

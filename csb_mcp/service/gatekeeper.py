@@ -85,13 +85,16 @@ class Gatekeeper:
                 live.asked.beat()
             if new:
                 await self._kept(self._registry.put(record), live)
-        for asked in new:
-            words = {"host": asked.host, "port": str(asked.port), "program": asked.program or ""}
-            told = self._events.publish(live.id, "egress_request", count=str(asked.count), **words)
-            await self._kept(told, live)
+            for asked in new:  # under the lock: no answer is told before what it answers
+                await self._kept(self._tell(live.id, asked), live)
         if left_out:
             told = self._warn(live.id, "it asks for more hosts than are kept: see what it tried")
             await self._kept(told, live)
+
+    async def _tell(self, sandbox: str, asked: EgressRequest) -> None:
+        numbers = {"port": str(asked.port), "count": str(asked.count)}
+        words = {"host": asked.host, "program": asked.program or "", **numbers}
+        await self._events.publish(sandbox, "egress_request", **words)
 
     @staticmethod
     async def _kept(work: Awaitable[None], live: Live) -> None:

@@ -431,6 +431,11 @@ def test_verify(shell: Shell, web: str) -> None:
     assert json.loads(shell.station.run("verify", weak, "--json")[1])["held"] is False
 
 
+def test_words_are_cut_at_their_end(shell: Shell, web: str) -> None:
+    shown = shell.shown("egress", "web", columns=48)
+    assert re.search(r"forbidden +h\.example:443 +an addr…", shown)
+
+
 def test_doctor_attacks_a_sandbox_of_each_network(station: Station) -> None:
     status, out, err = station.run("doctor", "--attack")
     assert (status, err) == (0, "")

@@ -194,10 +194,11 @@ class Terminal:
 
     async def kill(self, deadline: float) -> None:
         del deadline
-        self.gone.set()
-        self.world.trees.pop(self.folders.runtime, None)
         if (proxy := self.world.proxies.get(self.folders.state.name)) is not None:
             proxy.die()
+            await asyncio.sleep(0.05)  # a tree takes a while to end
+        self.gone.set()
+        self.world.trees.pop(self.folders.runtime, None)
 
 
 class Helper:

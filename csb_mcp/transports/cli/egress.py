@@ -52,7 +52,7 @@ def show_verification(found: Json) -> None:
         (row["outcome"], row["name"], row["protects"], row["detail"]) for row in found["probes"]
     ]
     if rows:
-        table(_PROBES, rows)
+        table(_PROBES, rows, prose=True)
     counts = {kind: sum(row[0] == kind for row in rows) for kind in ("held", "broken", "untested")}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     verdict = paint("it holds", "green") if found["held"] else paint("IT DOES NOT HOLD", "red")
@@ -84,7 +84,9 @@ def _told(line: Line, found: Json, *, whole: bool = False) -> int:
         table(_TRIED, [_tried(host) for host in found["hosts"]])
     if whole and found["connections"]:
         say()
-        table(_CONNECTIONS, [_connection(one) for one in found["connections"][-_SHOWN:]])
+        table(
+            _CONNECTIONS, [_connection(one) for one in found["connections"][-_SHOWN:]], prose=True
+        )
     return 0
 
 

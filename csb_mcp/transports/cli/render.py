@@ -60,16 +60,23 @@ def paint_state(state: str, text: str) -> str:
     return paint(text, colour) if colour else text
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, colour_of: int = -1) -> None:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    colour_of: int = -1,
+    prose: bool = False,
+) -> None:
     """Columns as wide as they need; the last one takes what a terminal has left.
 
-    ``colour_of``: the column that bears a state.
+    ``colour_of``: the column that bears a state. ``prose``: the last column is read from its
+    beginning, so its end is cut.
     """
     cells = [[one_line(cell, 4096) for cell in row] for row in (head, *rows)]
     widths = [max(columns(row[i]) for row in cells) for i in range(len(head))]
     room = _room(widths)
     for number, row in enumerate(cells):
-        row[-1] = fit(row[-1], room)
+        row[-1] = fit(row[-1][::-1], room)[::-1] if prose else fit(row[-1], room)
         shown = [
             cell + " " * (width - columns(cell))
             for cell, width in zip(row[:-1], widths[:-1], strict=True)

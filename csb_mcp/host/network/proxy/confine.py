@@ -1,15 +1,20 @@
-"""What this program takes from itself, before anybody inside may speak to it."""
+"""What the program settles for itself once it listens, before it hears anybody."""
 
 import ctypes
 import os
 import resource
+import signal
 import struct
+
+from csb_mcp.host.network.proxy.loop import Loop
 
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # alike on all architectures
 _VERSION = 1
 _SCOPES = 1 | 2  # abstract Unix sockets, signals: to processes outside of this domain
 _SCOPES_SINCE = 6  # the ABI of Linux 6.12
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_LARGE = 32 << 10
 
 
 def confine() -> bool:
@@ -27,3 +32,21 @@ def confine() -> bool:
         raise OSError(ctypes.get_errno(), "landlock")
     os.close(rules)
     return True
+
+
+def give_memory_back() -> None:
+    """Have what large buffers took go back to the system once they are freed (mallopt(3)).
+
+    Else 500 connections with slow readers would leave holes of the size of all they had.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc's
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_ARENA_MAX, 2)
+
+
+def end_by_signals(loop: Loop) -> None:
+    """Of those that ask for it; the log gets its last lines."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, loop.end)
+    signal.set_wakeup_fd(loop.ring, warn_on_full_buffer=False)

@@ -3,7 +3,6 @@
 import heapq
 import os
 import select
-import signal
 import time
 from _collections_abc import Callable
 from _queue import SimpleQueue
@@ -13,7 +12,7 @@ Handler = Callable[[int], None]
 
 
 class Loop:
-    """``now``: monotonic seconds, as of the last waking. ``ended`` is set from outside."""
+    """``now``: monotonic seconds, as of the last waking. A byte written to ``ring`` wakes it."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -25,7 +24,7 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._bell, self._ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._bell, self.ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._bell, READ, self._hear)
 
     def watch(self, fd: int, mask: int, handler: Handler) -> None:
@@ -56,15 +55,9 @@ class Loop:
         """Have the loop call this soon; from any thread."""
         self._calls.put(call)
         try:
-            os.write(self._ring, b".")
+            os.write(self.ring, b".")
         except BlockingIOError:
             pass  # it rings already
-
-    def end_on(self, *signals: int) -> None:
-        """End when one of these comes."""
-        for number in signals:
-            signal.signal(number, self.end)
-        signal.set_wakeup_fd(self._ring, warn_on_full_buffer=False)
 
     def end(self, *_: object) -> None:
         """Stop running after this round."""
@@ -86,7 +79,7 @@ class Loop:
         """Let go of its own descriptors."""
         self._epoll.close()
         os.close(self._bell)
-        os.close(self._ring)
+        os.close(self.ring)
 
     def _wait(self) -> float | None:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None

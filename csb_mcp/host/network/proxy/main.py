@@ -4,8 +4,8 @@ It lets nothing out until there are rules: from the daemon over the control sock
 ``--allow``, once and for all. It ends by SIGTERM or SIGHUP, and with the parent that it is given.
 """
 
+import _thread
 import os
-import signal
 import sys
 
 from csb_mcp.host.network.proxy.control import Control
@@ -61,24 +61,27 @@ def main(words: list[str] | None = None) -> int:
 
 def _serve(options: _Options, rules: Rules) -> None:
     loop = Loop()
-    loop.end_on(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     journal = Journal(options.folders["--log"], loop.later)
     shared = Shared(loop, rules, journal)
     proxy = Proxy(shared)
     Control(os.path.join(options.folders["--control"], "control.sock"), shared, proxy)
     Door(os.path.join(options.folders["--door"], "door.sock"), loop, proxy.add)
-    _take_powers(loop, options.parent)
+    _settle(loop, options.parent)
     loop.run()
     proxy.end()
 
 
-def _take_powers(loop: Loop, parent: int) -> None:
-    """After it listens, for that takes a moment; before it hears anybody."""
-    import _thread  # noqa: PLC0415
-
-    from csb_mcp.host.network.proxy.confine import confine  # noqa: PLC0415
+def _settle(loop: Loop, parent: int) -> None:
+    """After it listens, for what this imports takes a moment; before it hears anybody."""
+    from csb_mcp.host.network.proxy.confine import (  # noqa: PLC0415
+        confine,
+        end_by_signals,
+        give_memory_back,
+    )
 
     _thread.stack_size(_STACK)
+    give_memory_back()
+    end_by_signals(loop)
     if parent:
         fd = os.pidfd_open(parent)
         loop.watch(fd, READ, loop.end)

@@ -6,7 +6,7 @@ from csb_mcp.host.network.proxy.bodies import Body
 from csb_mcp.host.network.proxy.loop import READ, WRITE, Handler, Loop
 from csb_mcp.host.network.proxy.sockets import Socket, end_half
 
-_PIECE = 128 << 10  # the most that waits in one direction
+_PIECE = 64 << 10  # the most that waits in one direction
 _MOST_SURPLUS = 1 << 20
 _SCRATCH = memoryview(bytearray(_PIECE))  # one for all: they are moved one after the other
 BAD_BODY = "the body of the request is malformed"
