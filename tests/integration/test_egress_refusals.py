@@ -16,6 +16,7 @@ from tests.support.servers import Server, mute, with_tls
 
 GOOD = "198.51.100.7"
 POST = b"POST http://good.test/ HTTP/1.1\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 GET = b"GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n"
 
 
@@ -222,6 +223,20 @@ def test_not_a_byte_behind_the_request_is_passed_on(proxy: RunningProxy, server:
     until(lambda: len(server.heard) >= 3)
     assert not [heard for heard in server.heard if b"smuggled" in heard]
     assert proxy.logged(host="good.test")["why"] == "bytes behind the request were dropped"
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 2\r\n\r\nok", b"\r\n", CHUNKED])
+def test_nor_a_byte_that_comes_later(proxy: RunningProxy, server: Server, body: bytes) -> None:
+    with proxy.connect() as client:
+        client.sendall(POST + body[:-2])
+        if body.endswith(b"ok"):
+            until(lambda: server.peers)
+        client.sendall(body[-2:])
+        until(lambda: server.peers)
+        client.sendall(b"GET http://evil.test/smuggled HTTP/1.1\r\n\r\n")
+        assert everything(client).startswith(b"HTTP/1.1 200 ")
+    until(lambda: server.heard)
+    assert not [heard for heard in server.heard if b"smuggled" in heard]
 
 
 def hello(name: str | None) -> bytes:

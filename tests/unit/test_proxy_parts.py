@@ -13,10 +13,12 @@ import pytest
 
 from csb_mcp.host.network.proxy import journal as journals
 from csb_mcp.host.network.proxy.asks import HOLD_SECONDS, MOST_NAMES, Asks
+from csb_mcp.host.network.proxy.bodies import Counted
 from csb_mcp.host.network.proxy.journal import Journal
 from csb_mcp.host.network.proxy.loop import READ, Loop
 from csb_mcp.host.network.proxy.rules import ONCE_SECONDS, Rules
 from csb_mcp.host.network.proxy.sockets import listening_tcp
+from csb_mcp.host.network.proxy.tunnel import Tunnel
 
 
 def test_without_rules_nothing_passes() -> None:
@@ -230,6 +232,27 @@ def test_a_number_that_was_closed_and_reused_hears_nothing_old() -> None:
     os.close(number)
     for one in (a, a2, b2):
         one.close()
+    loop.close()
+
+
+def test_an_answer_from_a_server_that_takes_no_more_arrives() -> None:
+    loop, ended = Loop(), list[str]()
+    (client, ours), (upstream, theirs) = socket.socketpair(), socket.socketpair()
+
+    def over(why: str) -> None:
+        ended.append(why)
+        loop.end()
+
+    with client, ours, upstream:
+        theirs.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
+        theirs.close()
+        for one in (ours, upstream):
+            one.setblocking(False)
+        Tunnel(loop, (ours, upstream), b"POST / HTTP/1.1\r\n\r\n", Counted(9), over).start()
+        loop.later(5, loop.end)
+        loop.run()
+        assert ended == [""]
+        assert client.recv(100) == b"HTTP/1.1 413 Too Large\r\n\r\n"
     loop.close()
 
 
