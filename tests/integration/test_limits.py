@@ -605,7 +605,9 @@ async def in_terminal(
     argv = (*enclosure.payload_prefix, "/bin/sh", "-c", f"/bin/bash -c '{script}'; exit")
     deadline = asyncio.get_running_loop().time() + SECONDS
     display = Launch(("/bin/sleep", "1000"))
-    terminal = await TmuxTerminals().start(folders, Launch(argv, prefix), display, deadline)
+    terminal = await TmuxTerminals().start(
+        folders, Launch(argv, prefix), {"display": display}, deadline
+    )
     return terminal, enclosure
 
 
