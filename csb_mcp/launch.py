@@ -105,6 +105,8 @@ def _normal(hosts: Sequence[str]) -> tuple[str, ...]:
         named = [host if host in PRESETS else normal_pattern(host) for host in hosts]
     except ValueError as error:
         raise InvalidInput(str(error), field="--allow-host", choices=sorted(PRESETS)) from error
+    if empty := [name for name in named if name in PRESETS and not PRESETS[name]]:
+        raise InvalidInput(f"{empty[0]} is set up for no index here", field="--allow-host")
     return resolved(tuple(named))
 
 

@@ -13,7 +13,13 @@ _WEB = ("80", "443")
 def normal_rule(text: str, field: str) -> str:
     """The name of a preset, or a pattern in its one spelling. Raises InvalidInput."""
     if text in PRESETS:
-        return text
+        if PRESETS[text]:
+            return text
+        raise InvalidInput(
+            f"the preset {text!r} is empty here: this host's {text} names no index",
+            field=field,
+            hint="Name the index's hosts",
+        )
     try:
         return normal_pattern(text)
     except ValueError as error:

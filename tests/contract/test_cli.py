@@ -394,13 +394,13 @@ def test_a_hand_on_the_display_refused(shell: Shell, web: str) -> None:
 
 
 def test_create_with_a_way_out(shell: Shell) -> None:
-    hosts = ("--allow-host", "pypi", "--allow-host", "*.a.example")
+    hosts = ("--allow-host", "github", "--allow-host", "*.a.example")
     record = shell.json("create", ".", *hosts, "--secret", "api", "--forward", "git", "--verify")
-    assert (record["network"], record["allowed_hosts"]) == ("allowlist", ["pypi", "*.a.example"])
+    assert (record["network"], record["allowed_hosts"]) == ("allowlist", ["github", "*.a.example"])
     assert (record["secrets"], record["forward"]) == (["api"], ["git"])
     shown = shell("show", record["id"])
-    assert re.search(r"^allowed hosts +pypi, \*\.a\.example$", shown, re.MULTILINE)
-    err = shell.fails("create", ".", "--network", "full", "--allow-host", "pypi")
+    assert re.search(r"^allowed hosts +github, \*\.a\.example$", shown, re.MULTILINE)
+    err = shell.fails("create", ".", "--network", "full", "--allow-host", "github")
     assert "allow_hosts" in err
 
 

@@ -505,12 +505,12 @@ async def test_hosts_are_allowed_and_denied(client: Client, service: FakeService
     assert service.arguments == {"host": "h.example", "once": True}
     assert text_of(once).startswith("h.example is let through once\nallowed: none\n")
     assert "nothing waits" in text_of(once)
-    words = await called(client, "allow_host", sandbox="0000", host="pypi")
-    assert "pypi is allowed\nallowed: pypi\n" in words
+    words = await called(client, "allow_host", sandbox="0000", host="github")
+    assert "github is allowed\nallowed: github\n" in words
     denied = await client.call_tool("deny_host", {"sandbox": "0000", "host": "*.evil.example"})
     assert denied.structured_content
     assert denied.structured_content["denied"] == ["*.evil.example"]
-    assert denied.structured_content["allowed"] == ["pypi"]
+    assert denied.structured_content["allowed"] == ["github"]
 
 
 async def test_a_wait_for_a_host(client: Client) -> None:

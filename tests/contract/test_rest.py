@@ -437,10 +437,10 @@ async def test_the_way_out(client: httpx2.AsyncClient, service: FakeService, web
 
 
 async def test_hosts_at_the_creation(client: httpx2.AsyncClient, service: FakeService) -> None:
-    body = {"project_dir": "/p", "allow_hosts": "pypi, a.example", "forward": ["git"]}
+    body = {"project_dir": "/p", "allow_hosts": "github, a.example", "forward": ["git"]}
     made = await client.post("/api/sandboxes", json=body)
     assert made.json()["network"] == "allowlist"
-    assert made.json()["allowed_hosts"] == ["pypi", "a.example"]
+    assert made.json()["allowed_hosts"] == ["github", "a.example"]
     assert made.json()["forward"] == ["git"]
 
 

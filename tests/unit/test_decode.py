@@ -147,7 +147,7 @@ def test_a_command_means_the_agent_that_runs_it() -> None:
         ("allow_hosts", ["a.example:0"]),
         ("allow_hosts", ["a.example\0"]),
         ("allow_hosts", ["münchen.example"]),
-        ("allow_hosts", [["pypi"]]),
+        ("allow_hosts", [["github"]]),
         ("allow_hosts", [f"a{n}.example" for n in range(257)]),
         ("secrets", ["a b"]),
         ("secrets", [1]),
@@ -163,10 +163,11 @@ def test_a_bad_field_is_named(key: str, value: object) -> None:
 
 
 def test_hosts_of_a_create() -> None:
-    spec = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": ["A.Example.", "pypi"]})
-    assert (spec.network, spec.allow_hosts) == ("allowlist", ("a.example", "pypi"))
-    text = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": "pypi, *.b.example:8443 pypi"})
-    assert text.allow_hosts == ("pypi", "*.b.example:8443")
+    spec = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": ["A.Example.", "github"]})
+    assert (spec.network, spec.allow_hosts) == ("allowlist", ("a.example", "github"))
+    hosts = "github, *.b.example:8443 github"
+    text = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": hosts})
+    assert text.allow_hosts == ("github", "*.b.example:8443")
     assert decode.sandbox_spec({"project_dir": "/p", "allow_hosts": []}).network == "none"
     secret = decode.sandbox_spec({"project_dir": "/p", "secrets": "api", "forward": "git gpu"})
     assert (secret.network, secret.secrets, secret.forward) == (
@@ -174,7 +175,7 @@ def test_hosts_of_a_create() -> None:
         ("git", "gpu"),
     )
     for network in ("none", "full", True):
-        wrong = {"project_dir": "/p", "network": network, "allow_hosts": ["pypi"]}
+        wrong = {"project_dir": "/p", "network": network, "allow_hosts": ["github"]}
         assert refusal(decode.sandbox_spec, wrong).field == "allow_hosts"
     wrong = {"project_dir": "/p", "network": "none", "secrets": ["api"]}
     assert refusal(decode.sandbox_spec, wrong).field == "secrets"
@@ -187,7 +188,7 @@ def test_hosts_that_are_answered_for() -> None:
     for wrong in ("", "[::1]", "127.1", "http://a.example", "a.example:99999", None, 7, "a..b"):
         assert refusal(decode.deny_host, {"sandbox": "web", "host": wrong}).field == "host"
     assert "presets" not in refusal(decode.allow_host, {"sandbox": "web"}).message
-    assert "pypi" in str(refusal(decode.allow_host, {"sandbox": "web", "host": "*"}))
+    assert "github" in str(refusal(decode.allow_host, {"sandbox": "web", "host": "*"}))
 
 
 def test_a_record_tells_of_its_way_out() -> None:
@@ -195,8 +196,8 @@ def test_a_record_tells_of_its_way_out() -> None:
     plain = Sandbox(id="a", spec=spec, state=SandboxState.RUNNING, uid=1, created_at=0.0)
     assert decode.record(plain).keys() & {"allowed_hosts", "pending_hosts", "denied_hosts"} == set()
     asked = EgressRequest(host="h\x1b[31m.example", port=443, count=3, first=0.0, last=1.0)
-    told = decode.record(replace(plain, allowed_hosts=("pypi",), pending=(asked,)))
-    assert told["allowed_hosts"] == ["pypi"]
+    told = decode.record(replace(plain, allowed_hosts=("github",), pending=(asked,)))
+    assert told["allowed_hosts"] == ["github"]
     assert told["pending_hosts"] == ["h.example:443 (x3)"]
     assert (told["secrets"], told["forward"]) == (["api"], ["git"])
 

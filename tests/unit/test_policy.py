@@ -141,7 +141,7 @@ def test_what_is_not_there_is_refused_by_field(
     "spec",
     [
         {"network": "none"},
-        {"network": "allowlist", "allow_hosts": ("a.org", "pypi"), "secrets": ("token",)},
+        {"network": "allowlist", "allow_hosts": ("a.org", "github"), "secrets": ("token",)},
         {"network": "full", "forward": ("gh",)},
         {"network": "host"},
     ],

@@ -73,8 +73,8 @@ async def kinds(service: Manager, sandbox: str) -> list[str]:
 
 
 async def test_a_host_that_is_asked_for(service: Manager, world: World) -> None:
-    sandbox, proxy = await made(service, world, "pypi")
-    assert proxy.allowed == PRESETS["pypi"]
+    sandbox, proxy = await made(service, world, "github")
+    assert proxy.allowed == PRESETS["github"]
     assert not (await asked(service, sandbox, 0.02)).satisfied
     waiting = asyncio.create_task(asked(service, sandbox))
     proxy.ask("h.example", program="cu\x1b[31mrl\n", time=7.0)
@@ -193,26 +193,26 @@ WHILE: dict[str, Any] = {"mode": "any", "timeout": 5, "cursor": {}}
 
 
 async def test_allow_and_deny(service: Manager, world: World) -> None:
-    sandbox, proxy = await made(service, world, "pypi")
+    sandbox, proxy = await made(service, world, "github")
     for host in ("a.h.example", "b.h.example", "other.example"):
         proxy.ask(host)
     proxy.ask("a.h.example", port=8443)
     await eventually(lambda: len(registry(service).find(sandbox).pending) == 4)
     found = await service.allow_host(sandbox, "*.H.example", once=False)
-    assert found.allowed == ("pypi", "*.h.example")
+    assert found.allowed == ("github", "*.h.example")
     assert names(await service.get(sandbox)) == ["other.example:443", "a.h.example:8443"]
-    assert proxy.allowed == (*PRESETS["pypi"], "*.h.example")
+    assert proxy.allowed == (*PRESETS["github"], "*.h.example")
     found = await service.deny_host(sandbox, "other.example")
     assert (found.denied, proxy.denied) == (("other.example",), ("other.example",))
     assert [it.port for it in found.pending] == [8443]
     await service.allow_host(sandbox, "other.example", once=False)
     assert (proxy.denied, proxy.allowed[-1]) == ((), "other.example")
     found = await service.deny_host(sandbox, "*.h.example")
-    assert (found.allowed, found.denied) == (("pypi", "other.example"), ("*.h.example",))
+    assert (found.allowed, found.denied) == (("github", "other.example"), ("*.h.example",))
     with pytest.raises(Conflict, match=r"\*\.h\.example was denied"):
         await service.allow_host(sandbox, "a.h.example", once=False)
-    await service.deny_host(sandbox, "pypi")
-    assert proxy.denied == ("*.h.example", *PRESETS["pypi"])
+    await service.deny_host(sandbox, "github")
+    assert proxy.denied == ("*.h.example", *PRESETS["github"])
     told = await happened(service, sandbox)
     assert [event.kind for event in told[4:]] == [
         *("egress_allowed", "egress_denied", "egress_allowed", "egress_denied", "egress_denied"),
@@ -242,7 +242,7 @@ async def test_once(service: Manager, world: World) -> None:
     await service.allow_host(sandbox, "new.example", once=True)
     await service.allow_host(sandbox, "h.example:80", once=True)
     assert proxy.once[1:] == [("new.example", 443), ("h.example", 80)]
-    for wrong in ("*.h.example", "pypi"):
+    for wrong in ("*.h.example", "github"):
         with pytest.raises(InvalidInput, match="only one host"):
             await service.allow_host(sandbox, wrong, once=True)
 
@@ -282,7 +282,7 @@ async def test_the_settings_bound_what_may_be_allowed(world: World) -> None:
     world.settings = replace(world.settings, egress_hosts=bound)
     async with world.service() as service:
         sandbox, proxy = await made(service, world, "a.example", "index.example:443")
-        for host, once in (("a.test", False), ("pypi", False), ("h.test", True)):
+        for host, once in (("a.test", False), ("github", False), ("h.test", True)):
             with pytest.raises(Forbidden, match="egress_hosts") as refused:
                 await service.allow_host(sandbox, host, once=once)
             assert (refused.value.field, refused.value.choices) == ("host", bound)
@@ -330,14 +330,14 @@ async def test_too_many_rules(service: Manager, world: World) -> None:
 
 
 async def test_a_proxy_that_dies_is_started_anew(service: Manager, world: World) -> None:
-    sandbox, proxy = await made(service, world, "pypi")
+    sandbox, proxy = await made(service, world, "github")
     await service.deny_host(sandbox, "h.example")
     world.doors_fail = 1
     proxy.die()
     await eventually(lambda: world.proxies[sandbox].door)
     new = world.proxies[sandbox]
     assert new is not proxy
-    assert (new.allowed, new.denied) == (PRESETS["pypi"], ("h.example",))
+    assert (new.allowed, new.denied) == (PRESETS["github"], ("h.example",))
     assert world.restarts == 2
     await eventually(lambda: registry(service).live[sandbox].gate)
     assert (await service.egress(sandbox)).open
@@ -407,7 +407,7 @@ async def test_a_paused_sandbox_gets_its_way_out_after_the_pause(
 
 async def test_a_daemon_that_is_restarted_adopts_the_proxy(world: World) -> None:
     async with world.service() as service:
-        sandbox, proxy = await made(service, world, "pypi")
+        sandbox, proxy = await made(service, world, "github")
         await service.allow_host(sandbox, "a.example", once=False)
         await service.deny_host(sandbox, "b.example")
         proxy.ask("h.example", 3)
@@ -418,7 +418,7 @@ async def test_a_daemon_that_is_restarted_adopts_the_proxy(world: World) -> None
     async with world.service() as service:
         assert world.restarts == 0
         assert (await service.egress(sandbox)).open
-        assert proxy.allowed == (*PRESETS["pypi"], "a.example")
+        assert proxy.allowed == (*PRESETS["github"], "a.example")
         assert proxy.denied == ("b.example",)
         await eventually(lambda: len(registry(service).find(sandbox).pending) == 2)
         record = await service.get(sandbox)
@@ -431,11 +431,11 @@ async def test_a_daemon_that_is_restarted_adopts_the_proxy(world: World) -> None
 
 async def test_a_daemon_that_is_restarted_starts_a_dead_proxy(world: World) -> None:
     async with world.service() as service:
-        sandbox, proxy = await made(service, world, "pypi")
+        sandbox, proxy = await made(service, world, "github")
     proxy.die()
     async with world.service() as service:
         await eventually(lambda: world.proxies[sandbox].door)
-        assert world.proxies[sandbox].allowed == PRESETS["pypi"]
+        assert world.proxies[sandbox].allowed == PRESETS["github"]
         await service.delete(sandbox)
 
 

@@ -29,7 +29,7 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         ttl=1.5,
         idle_timeout=60.0,
         network="allowlist",
-        allow_hosts=("pypi", "*.example.org:8443"),
+        allow_hosts=("github", "*.example.org:8443"),
         secrets=("key",),
         forward=("git",),
         verify=True,
@@ -43,7 +43,7 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         created_at=12.25,
         limits=Limits(asked={"ttl": "1.5s"}, enforced_by={"ttl": "csb-mcp"}),
         attach="tmux …",
-        allowed_hosts=("pypi", "*.example.org:8443"),
+        allowed_hosts=("github", "*.example.org:8443"),
         denied_hosts=("example.com",),
         pending=(
             EgressRequest(host="a.example", port=443, count=3, first=1.5, last=2.5, program="curl"),

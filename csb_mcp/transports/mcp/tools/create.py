@@ -54,7 +54,7 @@ CREATE = Definition(
         "idle_timeout": described(_DURATION, "Ends after that long without output or input"),
         "env": {"type": "object", "additionalProperties": STRING},
         "allow_hosts": described(
-            STRINGS, '"example.org", "*.example.org", presets such as pypi', default=[]
+            STRINGS, '"example.org", "*.example.org", presets such as pip', default=[]
         ),
         "secrets": described(STRINGS, "Names, from the settings", default=[]),
         "forward": {"type": "array", "items": {"enum": list(FORWARDS)}, "default": []},
