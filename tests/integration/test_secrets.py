@@ -268,7 +268,7 @@ async def test_the_next_daemon_goes_on_with_them(
 
 def _is_proxy(pid: int) -> bool:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"/run/csb/program" in words and not words[0].endswith(b"bwrap")
+    return b"/run/csb/program/__main__.py" in words and not words[0].endswith(b"bwrap")
 
 
 async def test_what_cannot_be_had_is_told_and_leaves_nothing(

@@ -16,12 +16,6 @@ from csb_mcp.host.network.proxy.proxy import Proxy
 from csb_mcp.host.network.proxy.rules import Rules
 from csb_mcp.host.network.proxy.shared import Shared
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import signal
-else:
-    import _signal as signal  # as in loop.py
-
 _STACK = 512 << 10  # bytes for each thread
 
 
