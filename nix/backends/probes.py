@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 SECONDS = 0.7
 TEXT_BYTES = 3000
@@ -48,11 +49,11 @@ MAGIC = 0x63736221
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Refused(Exception):  # noqa: N818  it is no error
+class Refused(Exception):
     """The attack failed."""
 
 
-class Unable(Exception):  # noqa: N818  as above
+class Unable(Exception):
     """The attack could not be tried."""
 
 
@@ -209,7 +210,9 @@ def devices() -> str:
     """Devices other than the few that each program needs."""
     found: list[str] = []
     for folder, folders, names in os.walk("/dev"):
-        folders[:] = [name for name in folders if f"{folder}/{name}" not in ("/dev/pts", "/dev/shm")]
+        folders[:] = [
+            name for name in folders if f"{folder}/{name}" not in ("/dev/pts", "/dev/shm")
+        ]
         for name in names:
             path = f"{folder}/{name}"
             try:
@@ -236,7 +239,9 @@ def processes(marker: str) -> str:
         for name in ("cmdline", "environ"):
             try:
                 with open(f"/proc/{pid}/{name}", "rb") as file:
-                    words = file.read(1 << 16).decode(errors="replace").replace("=", "\0").split("\0")
+                    words = (
+                        file.read(1 << 16).decode(errors="replace").replace("=", "\0").split("\0")
+                    )
             except OSError:
                 continue
             found.update(word for word in words if word.startswith(marker))
@@ -281,7 +286,9 @@ def terminal() -> str:
         except OSError:
             continue
         outer = stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) in range(136, 144)
-        between = pid == "1" or name == "script" or (parent == "1" and name in ("bash", "helper.sh"))
+        between = (
+            pid == "1" or name == "script" or (parent == "1" and name in ("bash", "helper.sh"))
+        )
         if outer and found.st_dev != ours and not between:
             return f"{name} has {place}"
     raise Refused("none")
@@ -404,8 +411,9 @@ class _Program(ctypes.Structure):
 
 
 def _listen() -> int:
-    """Ask to be told of this thread's calls whose sixth argument is MAGIC, unless another filter
-    refuses them. They never get to the kernel itself, so nothing is done by trying them.
+    """Ask to be told of this thread's calls that end in MAGIC and that no other filter refuses.
+
+    Those never get to the kernel itself, so nothing is done by trying them.
     """
     code = struct.pack("<HBBI", 0x20, 0, 0, 16 + 5 * 8)  # load the low half of the argument
     code += struct.pack("<HBBI", 0x15, 0, 1, MAGIC)
@@ -437,7 +445,7 @@ def _call(number: int, *arguments: int) -> bool:
     return result < 0 and ctypes.get_errno() == PASSED
 
 
-def _try_calls(wanted: list[list[object]]) -> str:
+def _try_calls(wanted: list[tuple[str, int, list[int]]]) -> str:
     ready = threading.Event()
     listener: list[int] = []
 
@@ -451,14 +459,13 @@ def _try_calls(wanted: list[list[object]]) -> str:
         listener.append(_listen())
     finally:
         ready.set()
-    return ",".join(
-        str(name) for name, number, *arguments in wanted if _call(number, *arguments)  # type: ignore[arg-type]
-    )
+    return ",".join(name for name, number, arguments in wanted if _call(number, *arguments))
 
 
-def calls(wanted: list[list[object]]) -> str:
+def calls(wanted: list[Any]) -> str:
     """Those of ``[name, number, argument...]`` that no filter refuses."""
-    text = _in_child(lambda: _try_calls(wanted))
+    named = [(name, number, arguments) for name, number, *arguments in wanted]
+    text = _in_child(lambda: _try_calls(named))
     if text.startswith("!"):
         raise Unable(text[1:])
     if text:
@@ -467,7 +474,7 @@ def calls(wanted: list[list[object]]) -> str:
 
 
 def foreign() -> str:
-    """A system call in the way of another machine (32 bit), whose numbers the filter cannot know."""
+    """A system call as another machine (32 bit) makes it, whose numbers the filter cannot know."""
     if platform.machine() != "x86_64":
         raise Unable("only for x86_64")
     getpid = b"\xb8\x14\x00\x00\x00\xcd\x80\xc3"  # mov eax, 20; int 0x80; ret
@@ -523,7 +530,20 @@ KINDS: dict[str, Callable[..., str]] = {
     for function in (
         *(read, digest, content, inode, writable, movable, link, size, set_uid, climb, descriptors),
         *(devices, processes, process, shared_memory, terminal, limit, protected_from_oom),
-        *(tcp, udp, route, packet, unix, raw, interfaces, proxy, display, calls, foreign, user_namespace),
+        *(
+            tcp,
+            udp,
+            route,
+            packet,
+            unix,
+            raw,
+            interfaces,
+            proxy,
+            display,
+            calls,
+            foreign,
+            user_namespace,
+        ),
     )
 }
 SLOW = ("tcp", "udp", "unix", "proxy")

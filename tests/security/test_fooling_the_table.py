@@ -1,4 +1,4 @@
-"""What a payload can do to the table of an attack: make it say less, never that what is open holds."""
+"""What a payload can do to the table: make it say less, never that what is open holds."""
 
 import os
 from pathlib import Path
