@@ -30,10 +30,11 @@ def calls() -> list[_Call]:
     """For this machine."""
     column = list(MACHINES).index(platform.machine())
     numbers = {name: pair[column] for name, pair in NUMBERS.items()}
-    found: list[_Call] = [[name, numbers[name]] for name in sorted(DENIED)]
+    plain = [(name, numbers[name]) for name in sorted(DENIED)]
+    plain += [(f"number-{number}", number) for number in (NEWEST + 1, NEWEST + 31)]
+    found: list[_Call] = [[*call] for call in plain]
     for name, *rest in _with_arguments():
         found.append([name, numbers[name.partition("-")[0]], *rest])
-    found += [[f"number-{number}", number] for number in (NEWEST + 1, NEWEST + 31)]
     if platform.machine() == "x86_64":
         found.append(["x32-ptrace", _X32 + 521])
     return [call for call in found if call[1] is not None]
