@@ -16,7 +16,8 @@ OUTSIDE = {"namespaces", "privileges", "environment", "arguments", "mounts", "pr
 KILL = """\
 while :; do
   for cmdline in /proc/[0-9]*/cmdline; do
-    { grep -q probes.py $cmdline && pid=${cmdline#/proc/} && kill -9 ${pid%/cmdline} && : >acted; } 2>/dev/null
+    pid=${cmdline#/proc/}
+    { grep -q probes.py $cmdline && kill -9 ${pid%/cmdline} && : >acted; } 2>/dev/null
   done
 done
 """
