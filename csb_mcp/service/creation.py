@@ -88,7 +88,8 @@ class Creation:
                 self._sandbox, self._folders, project.fd, way.environment
             )
             screen = await self._pieces.displays.prepare(self._folders, spec.geometry, gl=spec.gl)
-            beside = {"display": screen} | ({"egress": way.proxy} if way.proxy else {})
+            # In this order they start: the proxy takes longest.
+            beside = ({"egress": way.proxy} if way.proxy else {}) | {"display": screen}
             self.stage = "terminal"
             self.terminal = await self._pieces.terminals.start(
                 self._folders, _enclosed(payload, self.enclosure), beside, deadline

@@ -67,7 +67,7 @@ args+=(
   --bind "$door" /run/csb/door --bind "$control" /run/csb/control --bind "$log" /run/csb/log
   --remount-ro / --chdir / --setenv PATH "$CSB_PATH" --setenv LC_ALL C.UTF-8
 )
-proxy=("$CSB_PYTHON" -I -S /run/csb/program
+proxy=("$CSB_PYTHON" -I -S /run/csb/program/__main__.py
   --door /run/csb/door --control /run/csb/control --log /run/csb/log ${allow[@]+"${allow[@]}"})
 
 if [[ -n $print ]]; then

@@ -273,7 +273,7 @@ async def test_allowlist_and_a_proxy_that_is_killed(
 def is_proxy(pid: int) -> bool:
     """Whether it is the proxy itself, not bwrap around it."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"/run/csb/program" in words and b"python" in words[0]
+    return b"/run/csb/program/__main__.py" in words and b"python" in words[0]
 
 
 def by_hand(hand: Hand, net: Internet, *words: str) -> Done:

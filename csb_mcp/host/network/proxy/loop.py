@@ -3,10 +3,15 @@
 import heapq
 import os
 import select
-import signal
 import time
 from _collections_abc import Callable
 from _queue import SimpleQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # signal takes as long to import as half of this program
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 Handler = Callable[[int], None]

@@ -5,7 +5,6 @@ It lets nothing out until there are rules: from the daemon over the control sock
 """
 
 import os
-import signal
 import sys
 
 from csb_mcp.host.network.proxy.control import Control
@@ -15,6 +14,12 @@ from csb_mcp.host.network.proxy.loop import READ, Loop
 from csb_mcp.host.network.proxy.proxy import Proxy
 from csb_mcp.host.network.proxy.rules import Rules
 from csb_mcp.host.network.proxy.shared import Shared
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # as in loop.py
 
 _STACK = 512 << 10  # bytes for each thread
 

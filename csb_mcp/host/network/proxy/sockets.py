@@ -4,7 +4,6 @@ What is used here of ``_socket`` is what ``socket`` itself is made of.
 """
 
 import _socket
-import array
 import os
 import struct
 
@@ -63,13 +62,14 @@ def error_of(connection: Socket) -> int:
 
 def received_fds(connection: Socket, most: int) -> tuple[bytes, list[int]]:
     """What came, and the descriptors with it; the kernel closes those beyond ``most``."""
-    fds = array.array("i")
-    room = _socket.CMSG_SPACE(most * fds.itemsize)
-    data, more, _, _ = connection.recvmsg(64, room, _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    data, more, _, _ = connection.recvmsg(
+        64, _socket.CMSG_SPACE(4 * most), _socket.MSG_CMSG_CLOEXEC
+    )
     for level, kind, content in more:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return data, list(fds)
+            fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+    return data, fds
 
 
 def listening_tcp(fd: int) -> Socket | None:
