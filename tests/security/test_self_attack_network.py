@@ -144,7 +144,7 @@ def told(
     return json.loads(there.stdout.readline())
 
 
-@pytest.mark.parametrize("name", params())
+@pytest.mark.parametrize("name", list(params()))
 def test_each_protection_is_missed(
     name: str, there: "subprocess.Popen[str]", short_dir: Path
 ) -> None:
