@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from csb_mcp.lib.processes import children, descendants, peer_pid, stat_fields
 from csb_mcp.model import Folders, Probe, Sandbox
 
 _NAMESPACES = ("user", "pid", "mnt", "ipc", "uts", "net", "cgroup")
+_MANAGER_SECONDS = 1.0  # display.sh starts it after 0.2 s
 _MANAGER_MEMORY = 131072 * 1024
 # What the launcher sets for process 1; what was lent for the payload alone is not among it.
 _VARIABLES = re.compile(
@@ -229,13 +231,32 @@ def _display(folders: Folders, init: int) -> Iterator[Probe]:
     own = {"/run/framebuffer": folders.framebuffer, "/tmp/.X11-unix": folders.x11}
     yield _row(*server, lambda: [*_box(pid, [os.getpid(), init], own), *_server(pid)])
     parent = int((stat_fields(pid) or ["", "0"])[1])
-    others = [child for beside in children(parent) if beside != pid for child in children(beside)]
+    others = _managers(parent, pid)
     if not others:
         yield untested(*manager, "there is none")
         return
     most = {"Max processes": 2, "Max address space": _MANAGER_MEMORY}
     apart = [os.getpid(), init, pid]
     yield _row(*manager, lambda: [*_box(others[0], apart, {}), *_limits(others[0], most)])
+
+
+def _managers(parent: int, server: int) -> list[int]:
+    """Process 1 of the window manager's box, which is made a moment after the server's."""
+    deadline = time.monotonic() + _MANAGER_SECONDS
+    while True:
+        boxes = [child for child in children(parent) if child != server]
+        found = [process for box in boxes for process in children(box)]
+        if any(map(_begun, found)) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def _begun(pid: int) -> bool:
+    """It has become display.sh's line of sh: until then it is bwrap, at its work."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sh\0")
+    except OSError:
+        return False
 
 
 def _proxy(folders: Folders, init: int) -> Probe:
