@@ -85,6 +85,8 @@ let
         cp ${./bus.py} "$out/bus.py"
         cp ${./chromium-policy.json} "$out/chromium-policy.json"
         cp ${./door.py} "$out/door.py"
+        cp ${./probe_calls.py} "$out/probe_calls.py"
+        cp ${./probes.py} "$out/probes.py"
         cp ${./scope.py} "$out/scope.py"
         for name in chromium chromium-browser google-chrome; do
           cp "$wrapperPath" "$out/bin/$name"

@@ -16,19 +16,18 @@ import contextlib
 import ctypes
 import errno
 import json
-import mmap
 import os
-import platform
 import resource
-import select
-import signal
 import socket
 import stat
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not searched with -I
+from probe_calls import Refused, Unable, calls, foreign, libc, user_namespace  # noqa: E402
 
 SECONDS = 0.7
 TEXT_BYTES = 3000
@@ -42,18 +41,6 @@ HARMLESS = {  # of /dev: numbers of devices that show and change nothing of the 
     (5, 2),
 }
 READ_ONLY = (errno.EROFS,)
-PASSED = 200  # an error number that no kernel gives
-MAGIC = 0x63736221
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Refused(Exception):  # noqa: N818  it is no error
-    """The attack failed."""
-
-
-class Unable(Exception):  # noqa: N818  as above
-    """The attack could not be tried."""
 
 
 def _code(error: OSError) -> str:
@@ -209,7 +196,9 @@ def devices() -> str:
     """Devices other than the few that each program needs."""
     found: list[str] = []
     for folder, folders, names in os.walk("/dev"):
-        folders[:] = [name for name in folders if f"{folder}/{name}" not in ("/dev/pts", "/dev/shm")]
+        folders[:] = [
+            name for name in folders if f"{folder}/{name}" not in ("/dev/pts", "/dev/shm")
+        ]
         for name in names:
             path = f"{folder}/{name}"
             try:
@@ -236,7 +225,9 @@ def processes(marker: str) -> str:
         for name in ("cmdline", "environ"):
             try:
                 with open(f"/proc/{pid}/{name}", "rb") as file:
-                    words = file.read(1 << 16).decode(errors="replace").replace("=", "\0").split("\0")
+                    words = (
+                        file.read(1 << 16).decode(errors="replace").replace("=", "\0").split("\0")
+                    )
             except OSError:
                 continue
             found.update(word for word in words if word.startswith(marker))
@@ -281,7 +272,9 @@ def terminal() -> str:
         except OSError:
             continue
         outer = stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) in range(136, 144)
-        between = pid == "1" or name == "script" or (parent == "1" and name in ("bash", "helper.sh"))
+        between = (
+            pid == "1" or name == "script" or (parent == "1" and name in ("bash", "helper.sh"))
+        )
         if outer and found.st_dev != ours and not between:
             return f"{name} has {place}"
     raise Refused("none")
@@ -396,134 +389,25 @@ def display(cookie: str) -> str:
     return "the display let it in"
 
 
-# -- system calls --
-
-
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
-def _listen() -> int:
-    """Ask to be told of this thread's calls whose sixth argument is MAGIC, unless another filter
-    refuses them. They never get to the kernel itself, so nothing is done by trying them.
-    """
-    code = struct.pack("<HBBI", 0x20, 0, 0, 16 + 5 * 8)  # load the low half of the argument
-    code += struct.pack("<HBBI", 0x15, 0, 1, MAGIC)
-    code += struct.pack("<HBBI", 0x06, 0, 0, 0x7FC00000)  # SECCOMP_RET_USER_NOTIF
-    code += struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)  # SECCOMP_RET_ALLOW
-    buffer = ctypes.create_string_buffer(code)
-    program = _Program(len(code) // 8, ctypes.addressof(buffer))
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
-    listener = libc.syscall(number, 1, 8, ctypes.byref(program))  # SET_MODE_FILTER, NEW_LISTENER
-    if listener < 0:
-        raise OSError(ctypes.get_errno(), "seccomp")
-    return listener
-
-
-def _answer(listener: int) -> None:
-    while True:
-        notice = ctypes.create_string_buffer(80)
-        if libc.ioctl(listener, ctypes.c_ulong(0xC0502100), notice) < 0:  # NOTIF_RECV
-            return
-        answer = notice.raw[:8] + struct.pack("<qiI", 0, -PASSED, 0)
-        libc.ioctl(listener, ctypes.c_ulong(0xC0182101), answer)  # NOTIF_SEND
-
-
-def _call(number: int, *arguments: int) -> bool:
-    padded = (*arguments, *([0] * (5 - len(arguments))), MAGIC)
-    ctypes.set_errno(0)
-    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_ulong(value) for value in padded])
-    return result < 0 and ctypes.get_errno() == PASSED
-
-
-def _try_calls(wanted: list[list[object]]) -> str:
-    ready = threading.Event()
-    listener: list[int] = []
-
-    def answer() -> None:
-        ready.wait()
-        if listener:
-            _answer(listener[0])
-
-    threading.Thread(target=answer, daemon=True).start()
-    try:
-        listener.append(_listen())
-    finally:
-        ready.set()
-    return ",".join(
-        str(name) for name, number, *arguments in wanted if _call(number, *arguments)  # type: ignore[arg-type]
-    )
-
-
-def calls(wanted: list[list[object]]) -> str:
-    """Those of ``[name, number, argument...]`` that no filter refuses."""
-    text = _in_child(lambda: _try_calls(wanted))
-    if text.startswith("!"):
-        raise Unable(text[1:])
-    if text:
-        return text
-    raise Refused("all")
-
-
-def foreign() -> str:
-    """A system call in the way of another machine (32 bit), whose numbers the filter cannot know."""
-    if platform.machine() != "x86_64":
-        raise Unable("only for x86_64")
-    getpid = b"\xb8\x14\x00\x00\x00\xcd\x80\xc3"  # mov eax, 20; int 0x80; ret
-    area = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    area.write(getpid)
-    pid = os.fork()
-    if pid == 0:
-        ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(area)))()
-        os._exit(0)
-    status = os.waitpid(pid, 0)[1]
-    if status == 0:
-        return "a 32-bit system call was done"
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
-        raise Refused("SIGSYS")
-    raise Unable(f"status {status}")
-
-
-def user_namespace() -> str:
-    """Become root of a user namespace, which opens many doors of the kernel."""
-    text = _in_child(lambda: "" if libc.unshare(0x10000000) == 0 else f"!{ctypes.get_errno()}")
-    if text.startswith("!"):
-        raise Refused(errno.errorcode.get(int(text[1:]), text[1:]) if text[1:].isdigit() else text)
-    return "a user namespace was made"
-
-
-def _in_child(work: Callable[[], str]) -> str:
-    """The text that ``work`` gives, in a process that is ended after two seconds."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, work().encode()[:60000])
-        except BaseException as error:  # noqa: BLE001  it must not go on as its parent
-            os.write(writing, f"!{error!r}".encode())
-        os._exit(0)
-    os.close(writing)
-    try:
-        text = b""
-        deadline = time.monotonic() + 2
-        while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            if not (more := os.read(reading, 65536)):
-                return text.decode()
-            text += more
-        return "!no answer"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(reading)
-
-
 KINDS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         *(read, digest, content, inode, writable, movable, link, size, set_uid, climb, descriptors),
         *(devices, processes, process, shared_memory, terminal, limit, protected_from_oom),
-        *(tcp, udp, route, packet, unix, raw, interfaces, proxy, display, calls, foreign, user_namespace),
+        *(
+            tcp,
+            udp,
+            route,
+            packet,
+            unix,
+            raw,
+            interfaces,
+            proxy,
+            display,
+            calls,
+            foreign,
+            user_namespace,
+        ),
     )
 }
 SLOW = ("tcp", "udp", "unix", "proxy")

@@ -1,4 +1,4 @@
-"""What a payload can do to the table of an attack: make it say less, never that what is open holds."""
+"""What a payload can do to the table: make it say less, never that what is open holds."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,8 @@ OUTSIDE = {"namespaces", "privileges", "environment", "arguments", "mounts", "pr
 KILL = """\
 while :; do
   for cmdline in /proc/[0-9]*/cmdline; do
-    { grep -q probes.py $cmdline && pid=${cmdline#/proc/} && kill -9 ${pid%/cmdline}; } 2>/dev/null
+    pid=${cmdline#/proc/}
+    { grep -q probes.py $cmdline && kill -9 ${pid%/cmdline} && : >acted; } 2>/dev/null
   done
 done
 """
@@ -36,6 +37,7 @@ while True:
             )
             fd = os.open(folder + "/stdout", os.O_WRONLY)
             done.add(folder)
+            open("acted", "w").close()
             os.write(fd, text.encode()[:4000])
             os.write(fd, text.encode()[4000:])
         except (OSError, ValueError):
@@ -44,7 +46,7 @@ while True:
 FILL = """\
 while :; do
   for out in /run/csb/exec/*/stdout; do
-    timeout 1 head -c 3M /dev/zero >$out
+    timeout 1 head -c 3M /dev/zero >$out && : >acted
   done 2>/dev/null
 done
 """
@@ -100,8 +102,9 @@ async def test_a_disturbed_attack_is_no_success(fake: str, short_dir: Path) -> N
     assert not broken(table)
     assert all(row(table, name).outcome is Outcome.HELD for name in OUTSIDE)
     inside = [p for p in table.probes if p.name in ("host-files", "system-calls", "processes")]
-    assert {p.outcome for p in inside} == {Outcome.UNTESTED}
-    assert not table.held
+    if (short_dir / "app/acted").exists():  # it may come too late, and then there was no harm
+        assert {p.outcome for p in inside} == {Outcome.UNTESTED}
+        assert not table.held
 
 
 async def test_who_takes_its_place_altogether_does_not_silence_the_kernel(

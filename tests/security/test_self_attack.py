@@ -28,7 +28,7 @@ ALTERED: dict[str, tuple[str, list[Edit]]] = {
     "pid namespace": ("refused", [cut("--unshare-pid "), cut(" --as-pid-1")]),
     "ipc namespace": ("namespaces shared-memory", [cut("--unshare-ipc ")]),
     "uts namespace": ("namespaces", [cut("--unshare-uts "), cut(" --hostname csb")]),
-    "cgroup namespace": ("namespaces", [cut("--unshare-cgroup-try ")]),
+    "cgroup namespace": ("namespaces", [cut(" --unshare-cgroup-try")]),
     "network namespace": (
         "namespaces host-loopback host-addresses abstract-sockets network-devices routes",
         [cut("args+=(--unshare-net)", ":", "network.sh")],
@@ -39,47 +39,158 @@ ALTERED: dict[str, tuple[str, list[Edit]]] = {
     "/proc/sys": ("kernel-settings", [cut(" --ro-bind /proc/sys /proc/sys")]),
     "/proc/key-users": ("kernel-settings", [cut("in key-users keys", "in keys")]),
     "/proc/keys": ("kernel-settings", [cut("in key-users keys", "in key-users")]),
-    "devices": ("devices mounts", [cut("--dev /dev ", "--dev /dev --dev-bind /dev/kmsg /dev/kmsg ")]),
+    "devices": (
+        "devices mounts",
+        [cut("--dev /dev ", "--dev /dev --dev-bind /dev/kmsg /dev/kmsg ")],
+    ),
     "/dev/console": ("terminal", [cut(" --dev-bind /dev/null /dev/console")]),
     "/dev is read-only": ("system-files mounts", [cut(" --remount-ro /dev\n", "\n")]),
     "/dev/shm is bounded": ("memory-folders", [cut(' --size "$shm_size"')]),
     "/tmp is bounded": ("memory-folders", [cut(' --size "$tmp_size"')]),
     "/run is bounded": ("memory-folders", [cut("--size 67108864 ")]),
-    "/tmp is its own": ("host-files mounts", [cut('--perms 1777 --size "$tmp_size" --tmpfs /tmp', "--bind /tmp /tmp")]),
-    "/run is its own": ("refused", [cut("--size 67108864 --tmpfs /run --perms 0700 --dir /run/user", "--bind /run /run --tmpfs /run/user")]),
-    "/dev/shm is its own": ("host-files mounts", [cut('--perms 1777 --size "$shm_size" --tmpfs /dev/shm', "--bind /dev/shm /dev/shm")]),
-    "/etc/passwd is its own": ("host-identity", [cut("  etc_file passwd", "  args+=(--ro-bind /etc/passwd /etc/passwd)\n  false && etc_file passwd")]),
-    "/etc is but a few files": ("host-identity", [cut("ld.so.cache alternatives", "machine-id alternatives ld.so.cache", COMMON)]),
-    "/var is not to be seen": ("host-files mounts", [cut("--ro-bind /usr /usr", "--ro-bind /usr /usr --ro-bind /var /var", COMMON), cut("    --symlink ../tmp /var/tmp\n")]),
-    "no other folder is to be seen": ("mounts", [cut("--ro-bind /usr /usr", "--ro-bind /usr /usr --ro-bind / /mnt", COMMON)]),
-    "/usr is read-only": ("system-files mounts", [cut("--ro-bind /usr /usr", "--bind /usr /usr", COMMON)]),
-    "/etc's files are read-only": ("system-files mounts", [cut('_root+=(--ro-bind "/etc/$name"', '_root+=(--bind "/etc/$name"', COMMON)]),
+    "/tmp is its own": (
+        "host-files mounts",
+        [cut('--perms 1777 --size "$tmp_size" --tmpfs /tmp', "--bind /tmp /tmp")],
+    ),
+    "/run is its own": (
+        "refused",
+        [
+            cut(
+                "--size 67108864 --tmpfs /run --perms 0700 --dir /run/user",
+                "--bind /run /run --tmpfs /run/user",
+            )
+        ],
+    ),
+    "/dev/shm is its own": (
+        "host-files mounts",
+        [cut('--perms 1777 --size "$shm_size" --tmpfs /dev/shm', "--bind /dev/shm /dev/shm")],
+    ),
+    "/etc/passwd is its own": (
+        "host-identity",
+        [
+            cut(
+                "  etc_file passwd",
+                "  args+=(--ro-bind /etc/passwd /etc/passwd)\n  false && etc_file passwd",
+            )
+        ],
+    ),
+    "/etc is but a few files": (
+        "host-identity",
+        [cut("ld.so.cache alternatives", "machine-id alternatives ld.so.cache", COMMON)],
+    ),
+    "/var is not to be seen": (
+        "host-files mounts",
+        [
+            cut("--ro-bind /usr /usr", "--ro-bind /usr /usr --ro-bind /var /var", COMMON),
+            cut("    --symlink ../tmp /var/tmp\n"),
+        ],
+    ),
+    "no other folder is to be seen": (
+        "mounts",
+        [cut("--ro-bind /usr /usr", "--ro-bind /usr /usr --ro-bind / /mnt", COMMON)],
+    ),
+    "/usr is read-only": (
+        "system-files mounts",
+        [cut("--ro-bind /usr /usr", "--bind /usr /usr", COMMON)],
+    ),
+    "/etc's files are read-only": (
+        "system-files mounts",
+        [cut('_root+=(--ro-bind "/etc/$name"', '_root+=(--bind "/etc/$name"', COMMON)],
+    ),
     "the root is read-only": ("system-files mounts", [cut("  args+=(--remount-ro /)\n")]),
-    "our programs are read-only": ("own-files mounts", [cut('--ro-bind "$CSB_SHARE" /opt/csb', '--bind "$CSB_SHARE" /opt/csb')]),
+    "our programs are read-only": (
+        "own-files mounts",
+        [cut('--ro-bind "$CSB_SHARE" /opt/csb', '--bind "$CSB_SHARE" /opt/csb')],
+    ),
     "/run/csb is read-only": ("own-files mounts", [cut("  args+=(--remount-ro /run/csb)\n")]),
-    "/run/csb is bounded": ("memory-folders", [cut("--size 1048576 --tmpfs /run/csb", "--tmpfs /run/csb")]),
-    "/run/csb stays in its place": ("own-files", [cut("--size 1048576 --tmpfs /run/csb", "--dir /run/csb"), cut("  args+=(--remount-ro /run/csb)\n")]),
-    "requests are read-only": ("own-files mounts", [cut('--ro-bind "$exec_dir"', '--bind "$exec_dir"')]),
-    "the display's folder is read-only": ("own-files mounts", [cut('--ro-bind "$x11"', '--bind "$x11"')]),
-    "the display's key is read-only": ("own-files mounts", [cut('--ro-bind "$xauthority"', '--bind "$xauthority"')]),
-    "process 1 has no lent variable": ("environment", [cut("    check_environment\n", "    args+=(--setenv LENT_TO_THE_PAYLOAD c5b-hunter2)\n")]),
+    "/run/csb is bounded": (
+        "memory-folders",
+        [cut("--size 1048576 --tmpfs /run/csb", "--tmpfs /run/csb")],
+    ),
+    "/run/csb stays in its place": (
+        "own-files",
+        [
+            cut("--size 1048576 --tmpfs /run/csb", "--dir /run/csb"),
+            cut("  args+=(--remount-ro /run/csb)\n"),
+        ],
+    ),
+    "requests are read-only": (
+        "own-files mounts",
+        [cut('--ro-bind "$exec_dir"', '--bind "$exec_dir"')],
+    ),
+    "the display's folder is read-only": (
+        "own-files mounts",
+        [cut('--ro-bind "$x11"', '--bind "$x11"')],
+    ),
+    "the display's key is read-only": (
+        "own-files mounts",
+        [cut('--ro-bind "$xauthority"', '--bind "$xauthority"')],
+    ),
+    "process 1 has no lent variable": (
+        "environment",
+        [cut("    check_environment\n", "    args+=(--setenv LENT_TO_THE_PAYLOAD c5b-hunter2)\n")],
+    ),
     "no variable of the host": ("environment", [cut("exec -c ", "HOST_SECRET=1 exec ", COMMON)]),
-    "arguments by descriptor": ("arguments", [cut('--args 8 -- "$@"', '"${_args[@]}" -- "$@"', COMMON)]),
+    "arguments by descriptor": (
+        "arguments",
+        [cut('--args 8 -- "$@"', '"${_args[@]}" -- "$@"', COMMON)],
+    ),
     "protected paths": ("protected-paths", [cut('    protect "$path"\n', "    :\n")]),
-    "protected paths are read-only": ("refused", [cut('--ro-bind "$real/$2"', '--bind "$real/$2"')]),
-    "protected paths are read-only, and nobody looks": ("protected-paths", [cut('--ro-bind "$real/$2"', '--bind "$real/$2"'), NO_MOUNT_LOOK]),
-    "folders above protected paths": ("protected-paths", [cut('    bind_once rw "$above"\n', "    :\n")]),
+    "protected paths are read-only": (
+        "refused",
+        [cut('--ro-bind "$real/$2"', '--bind "$real/$2"')],
+    ),
+    "protected paths are read-only, and nobody looks": (
+        "protected-paths",
+        [cut('--ro-bind "$real/$2"', '--bind "$real/$2"'), NO_MOUNT_LOOK],
+    ),
+    "folders above protected paths": (
+        "protected-paths",
+        [cut('    bind_once rw "$above"\n', "    :\n")],
+    ),
     "paths that git's configuration names": ("protected-paths", [cut("  git_names\n")]),
-    "the project is what was asked for": ("refused", [cut('--bind "$real" "$project"', '--bind "$home" "$project"')]),
-    "the project is what was asked for, and nobody looks": ("mounts", [cut('--bind "$real" "$project"', '--bind "${real%/*}" "$project"'), cut('    protect "$path"\n', "    :\n"), NO_MOUNT_LOOK]),
-    "the home is its own": ("mounts", [cut('--bind "$home" /home/agent', '--bind "${home%/*}" /home/agent')]),
+    "the project is what was asked for": (
+        "refused",
+        [cut('--bind "$real" "$project"', '--bind "$home" "$project"')],
+    ),
+    "the project is what was asked for, and nobody looks": (
+        "mounts",
+        [
+            cut('--bind "$real" "$project"', '--bind "${real%/*}" "$project"'),
+            cut('    protect "$path"\n', "    :\n"),
+            NO_MOUNT_LOOK,
+        ],
+    ),
+    "the home is its own": (
+        "mounts",
+        [cut('--bind "$home" /home/agent', '--bind "${home%/*}" /home/agent')],
+    ),
     "the filter": ("refused", [cut("  args+=(--seccomp 9)\n")]),
-    "the filter, and nobody looks": ("privileges system-calls foreign-calls set-uid", [cut("  args+=(--seccomp 9)\n"), NO_LOOK]),
-    "the filter and no more user namespaces": ("user-namespaces", [cut("  args+=(--seccomp 9)\n"), cut("--disable-userns --assert-userns-disabled "), NO_LOOK]),
+    "the filter, and nobody looks": (
+        "privileges system-calls foreign-calls set-uid",
+        [cut("  args+=(--seccomp 9)\n"), NO_LOOK],
+    ),
+    "the filter and no more user namespaces": (
+        "user-namespaces",
+        [
+            cut("  args+=(--seccomp 9)\n"),
+            cut("--disable-userns --assert-userns-disabled "),
+            NO_LOOK,
+        ],
+    ),
     "no core files": ("limits limits-outside", [cut("    ulimit -c 0\n", "", HELPER)]),
-    "a bound of processes": ("limits limits-outside", [cut('    ulimit -u "$3" || :', "    :", HELPER)]),
-    "the payload ends first": ("limits", [cut("  printf '500\\n' >/proc/self/oom_score_adj\n", "", HELPER)]),
-    "a terminal of its own": ("terminal", [cut("    if [[ -t 0 && -t 1 ]]; then", "    if false; then", HELPER)]),
+    "a bound of processes": (
+        "limits limits-outside",
+        [cut('    ulimit -u "$3" || :', "    :", HELPER)],
+    ),
+    "the payload ends first": (
+        "limits",
+        [cut("  printf '500\\n' >/proc/self/oom_score_adj\n", "", HELPER)],
+    ),
+    "a terminal of its own": (
+        "terminal",
+        [cut("    if [[ -t 0 && -t 1 ]]; then", "    if false; then", HELPER)],
+    ),
     "complaints are let go of": ("open-files", [cut("    exec 2>&1\n", "", HELPER)]),
 }
 
@@ -105,6 +216,8 @@ STANDARD_FOLDER = ("/bin/bash", "-c", 'exec "$@" </etc', "-")
 NO_CLOSE = cut("  close_others 9\n")
 NO_STANDARD_LOOK = cut("    [[ ! -d /proc/self/fd/$fd ]] ||", "    true ||")
 NO_LINK_LOOK = cut("    [[ ! -L $above ]] || die", "    true || die")
+
+
 @pytest.mark.parametrize(
     ("around", "edits", "said"),
     [
@@ -136,7 +249,9 @@ async def test_a_bound_of_open_files(
 ) -> None:
     alter(monkeypatch, short_dir, edits)
     monkeypatch.setattr(prober, "FILES", 256)
-    assert set(await notices(short_dir)) == ({"limits", "limits-outside"} if len(edits) > 1 else set())
+    assert set(await notices(short_dir)) == (
+        {"limits", "limits-outside"} if len(edits) > 1 else set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,6 +274,14 @@ async def test_a_link_where_the_host_trusts_what_it_finds(
     assert said in await notices(short_dir, dress=link)
 
 
+def no_stager(*_: object) -> tuple[str, ...]:
+    return ("/usr/bin/env",)
+
+
+def root(*_: object) -> int:
+    return 0
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("edits", "said"),
@@ -170,6 +293,6 @@ async def test_a_launcher_that_root_starts_by_hand(
 ) -> None:
     """Without the daemon's stager, which drops root before; in a project of root's."""
     alter(monkeypatch, short_dir, edits)
-    monkeypatch.setattr(BubblewrapBackend, "_stager", lambda *_: ("/usr/bin/env",))
-    monkeypatch.setattr(BubblewrapBackend, "choose_uid", lambda *_: 0)
+    monkeypatch.setattr(BubblewrapBackend, "_stager", no_stager)
+    monkeypatch.setattr(BubblewrapBackend, "choose_uid", root)
     assert said in await notices(short_dir)

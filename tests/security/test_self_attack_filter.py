@@ -1,7 +1,7 @@
 """Each rule of the system call filter is missed by the attacks when it is taken away.
 
-The attacking program runs under an altered filter alone here, for that is quick; and under the whole
-one, where it must find nothing.
+The attacking program runs under an altered filter alone here, for that is quick; and under the
+whole one, where it must find nothing.
 """
 
 import os
@@ -123,8 +123,10 @@ def test_each_rule_for_arguments_is_missed(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     "name",
-    ["open", "openat", "creat", "mkdir", "mkdirat", "mknod", "mknodat"]
-    + ["chmod", "fchmod", "fchmodat", "fchmodat2"],
+    [
+        *("open", "openat", "creat", "mkdir", "mkdirat", "mknod", "mknodat"),
+        *("chmod", "fchmod", "fchmodat", "fchmodat2"),
+    ],
 )
 def test_each_way_to_a_set_uid_file_is_missed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if seccomp.NUMBERS[name][list(seccomp.MACHINES).index(MACHINE)] is None:
@@ -148,5 +150,3 @@ def test_the_look_at_the_machine_is_missed() -> None:
     allow = struct.pack("<HBBI", 0x06, 0, 0, seccomp.ALLOW)
     altered = program.replace(kill, allow, 1)
     assert passes(altered, [Attack("", ("foreign",))]) == "a 32-bit system call was done"
-
-

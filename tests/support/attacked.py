@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from csb_mcp.host import launchers
 from csb_mcp.host.attack.prober import InsideProber
 from csb_mcp.lib.processes import descendants
 from csb_mcp.lib.xauth import new_cookie, pack_wild
-from csb_mcp.model import Outcome, Probe, Sandbox, SandboxSpec, SandboxState, Verification
+from csb_mcp.model import (
+    Folders,
+    Launch,
+    Outcome,
+    Probe,
+    Sandbox,
+    SandboxSpec,
+    SandboxState,
+    Verification,
+)
 from tests.support.launched import DEADLINE, Host, Launched, launched
 
 SHIPPED = launchers.sources()
@@ -104,29 +113,60 @@ async def display(host: Host, box: Launched) -> AsyncGenerator[None]:
     os.mkfifo(folders.display_ready)
     for path in (folders.framebuffer, folders.display_ready):
         os.chown(path, box.uid, box.uid)
-    drop = ["/usr/bin/setpriv", f"--reuid={box.uid}", f"--regid={box.uid}", "--clear-groups", "--"]
-    process = subprocess.Popen(
-        [
-            *(drop if os.getuid() == 0 else []),
-            *(host.launchers.path("display"), "--x11-dir", folders.x11, "--geometry", "640x480"),
-            *("--framebuffer-dir", folders.framebuffer, "--xauthority", folders.xauthority),
-            *("--ready-fifo", folders.display_ready),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={"HOST_SECRET": "hunter2"},
-    )
+    words = ["--x11-dir", folders.x11, "--framebuffer-dir", folders.framebuffer]
+    words += ["--xauthority", folders.xauthority, "--ready-fifo", folders.display_ready]
+    named = [*map(str, words), "--geometry", "640x480"]
+    process = _beside(host, "display", box.uid, named)
     try:
         await _ready(process, folders.x11 / "X0")
         if host.launchers.tool("lwm"):
             await _managed(process)
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await asyncio.to_thread(process.wait)
+        _end(process)
+
+
+@asynccontextmanager
+async def proxied(host: Host) -> AsyncGenerator[None]:
+    """Sandboxes of ``host`` that are prepared now get an egress proxy that allows nothing."""
+    prepare = host.backend.prepare
+    started: list[subprocess.Popen[bytes]] = []
+
+    async def with_proxy(
+        sandbox: Sandbox, folders: Folders, project_fd: int, environment: Mapping[str, str]
+    ) -> Launch:
+        launch = await prepare(sandbox, folders, project_fd, environment)
+        for path in (folders.egress, folders.gate, folders.connections):
+            path.mkdir(mode=0o700)
+            os.chown(path, sandbox.uid, sandbox.uid)
+        words = ["--door", folders.egress, "--control", folders.gate, "--log", folders.connections]
+        started.append(_beside(host, "egress", sandbox.uid, [str(word) for word in words]))
+        return launch
+
+    host.backend.prepare = with_proxy
+    try:
+        yield
+    finally:
+        for process in started:
+            _end(process)
+
+
+def _beside(host: Host, name: str, uid: int, words: list[str]) -> subprocess.Popen[bytes]:
+    drop = ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
+    return subprocess.Popen(
+        [*(drop if os.getuid() == 0 else []), host.launchers.path(name), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={"HOST_SECRET": "hunter2"},
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    process.wait()
 
 
 async def _ready(process: subprocess.Popen[bytes], socket: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from csb_mcp.lib.seccomp import DENIED, MACHINES, NEWEST, NUMBERS
 
-_Call = list[object]
+_Call = list[str | int | None]
 _SIGCHLD = 17
 _NAMESPACES = {
     "mount": 0x20000,
@@ -30,9 +30,11 @@ def calls() -> list[_Call]:
     """For this machine."""
     column = list(MACHINES).index(platform.machine())
     numbers = {name: pair[column] for name, pair in NUMBERS.items()}
-    found: list[_Call] = [[name, numbers[name]] for name in sorted(DENIED)]
-    found += [[name, numbers[name.partition("-")[0]], *rest] for name, *rest in _with_arguments()]
-    found += [[f"number-{number}", number] for number in (NEWEST + 1, NEWEST + 31)]
+    plain = [(name, numbers[name]) for name in sorted(DENIED)]
+    plain += [(f"number-{number}", number) for number in (NEWEST + 1, NEWEST + 31)]
+    found: list[_Call] = [[*call] for call in plain]
+    for name, *rest in _with_arguments():
+        found.append([name, numbers[name.partition("-")[0]], *rest])
     if platform.machine() == "x86_64":
         found.append(["x32-ptrace", _X32 + 521])
     return [call for call in found if call[1] is not None]

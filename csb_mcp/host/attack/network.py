@@ -1,6 +1,9 @@
 """The network part of the attacks: what each mode must keep out."""
 
+import ipaddress
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 from csb_mcp.host.attack.plants import Plants
 from csb_mcp.host.attack.table import Attack
@@ -10,14 +13,44 @@ LOOPBACK = ("127.0.0.1", "::1")
 # One address of each kind. Nobody's (RFC 5737, RFC 3849) stand for the internet.
 INTERNET = ("198.51.100.9", "2001:db8::9")
 PRIVATE = (
+    "169.254.1.53",  # the resolver's name inside, of which only that port is open
     *("10.255.255.254", "100.127.255.254", "169.254.169.254", "172.31.255.254", "192.168.255.254"),
-    *("168.63.129.16", "192.0.0.9", "192.88.99.1", "198.19.255.254", "224.0.0.1", "255.255.255.254"),
+    *(
+        "168.63.129.16",
+        "192.0.0.9",
+        "192.88.99.1",
+        "198.19.255.254",
+        "224.0.0.1",
+        "255.255.255.254",
+    ),
     *("fd00:ffff::9", "fe80::ffff", "fec0::9", "ff02::1", "64:ff9b::a9fe:a9fe", "64:ff9b::a00:1"),
     *("64:ff9b::7f00:1", "64:ff9b::c0a8:101", "64:ff9b::ac10:1", "64:ff9b::6440:1"),
-    *("2002:7f00:1::1", "2001::1", "100::1", "64:ff9b:1::1", "64:ff9b::a83f:8110", "64:ff9b::c000:9", "64:ff9b::c058:6301", "64:ff9b::c613:1", "64:ff9b::e000:1", "64:ff9b::f000:1", "64:ff9b::1", "::ffff:10.255.255.254", "2001:db8::5efe:10.0.0.1"),
+    *(
+        "2002:7f00:1::1",
+        "2001::1",
+        "100::1",
+        "64:ff9b:1::1",
+        "64:ff9b::a83f:8110",
+        "64:ff9b::c000:9",
+        "64:ff9b::c058:6301",
+        "64:ff9b::c613:1",
+        "64:ff9b::e000:1",
+        "64:ff9b::f000:1",
+        "64:ff9b::1",
+        "::ffff:10.255.255.254",
+        "2001:db8::5efe:10.0.0.1",
+    ),
 )
 SPELLINGS = (
-    *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]"),
+    *(
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+    ),
     *("169.254.169.254", "10.0.0.1", "192.168.0.1", "[fd00::1]", "[fe80::1]", "[64:ff9b::7f00:1]"),
 )
 
@@ -33,12 +66,34 @@ def network_attacks(sandbox: Sandbox, plants: Plants) -> Iterator[Attack]:
     if mode == "full":
         for address in PRIVATE:
             yield Attack("private-networks", ("packet", address))
+        # A gateway may be made to stand for the host itself.
+        for gateway in gateways():
+            for host, port, token in plants.servers:
+                if host in LOOPBACK and (":" in host) == (":" in gateway):
+                    yield Attack("host-loopback", ("tcp", gateway, port), token)
         return
     yield Attack("network-devices", ("interfaces",))
     for address in (*INTERNET, *PRIVATE):
         yield Attack("routes", ("route", address))
     if mode == "allowlist":
         yield from _proxy(plants)
+
+
+def gateways() -> list[str]:
+    """The host's next routers (proc(5), net/route; hexadecimal in the machine's own order)."""
+    found: list[str] = []
+    try:
+        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[1] == "00000000" and fields[2] != "00000000":
+                found.append(socket.inet_ntoa(bytes.fromhex(fields[2])[::-1]))
+        for line in Path("/proc/net/ipv6_route").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "00" and int(fields[4], 16):
+                found.append(str(ipaddress.IPv6Address(int(fields[4], 16))))
+    except (OSError, IndexError, ValueError):
+        pass
+    return list(dict.fromkeys(found))
 
 
 def _host(plants: Plants) -> Iterator[Attack]:

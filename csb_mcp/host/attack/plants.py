@@ -13,11 +13,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psutil
 
@@ -75,7 +75,7 @@ def _give(path: str, uid: int) -> None:
 
 
 @contextmanager
-def _file(folder: Path, uid: int) -> Iterator[tuple[str, str]]:
+def _file(folder: Path, uid: int) -> Generator[tuple[str, str]]:
     said = word()
     fd, path = tempfile.mkstemp(prefix=".csb-canary-", dir=folder)
     try:
@@ -89,7 +89,7 @@ def _file(folder: Path, uid: int) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _segment() -> Iterator[tuple[int, str]]:
+def _segment() -> Generator[tuple[int, str]]:
     said, key = word(), secrets.randbelow(2**30) + 2**29
     segment = _libc.shmget(key, 4096, _IPC_CREAT | _IPC_EXCL | 0o666)
     if segment < 0:
@@ -105,15 +105,17 @@ def _segment() -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def _process(bash: Path, uid: int) -> Iterator[tuple[int, str]]:
+def _process(bash: Path, uid: int) -> Generator[tuple[int, str]]:
     said = word()
-    who = {"user": uid, "group": uid, "extra_groups": []} if os.geteuid() == 0 else {}
+    who: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        who = {"user": uid, "group": uid, "extra_groups": []}
     process = subprocess.Popen(
         [bash, "-pc", f"read -rt {_SECONDS}", said],
         stdin=subprocess.PIPE,
         env={"CANARY": said},
         cwd="/",
-        **who,  # pyright: ignore[reportArgumentType]
+        **who,
     )
     try:
         yield process.pid, said
@@ -127,7 +129,10 @@ async def _sockets(stack: AsyncExitStack, plants: Plants) -> None:
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     os.chmod(folder, 0o755)  # noqa: S103  only the walls stand before it
     abstract = f"csb-canary-{secrets.token_hex(6)}"
-    for name, address in ((f"{folder}/socket", f"{folder}/socket"), (f"@{abstract}", f"\0{abstract}")):
+    for name, address in (
+        (f"{folder}/socket", f"{folder}/socket"),
+        (f"@{abstract}", f"\0{abstract}"),
+    ):
         said = word()
         try:
             server = await asyncio.start_unix_server(_speaker(said), address)
@@ -156,7 +161,9 @@ async def _servers(stack: AsyncExitStack, plants: Plants, host: str) -> None:
         plants.datagrams.append((host, port, said))
 
 
-def _speaker(said: str):  # noqa: ANN202  asyncio's own type of a callback
+def _speaker(
+    said: str,
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             writer.write(said.encode())
@@ -178,9 +185,9 @@ class _Echo(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # by name only, in 3.11
+        self._transport = cast("asyncio.DatagramTransport", transport)  # by name only, in 3.11
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:  # noqa: ARG002
         if self._transport:
             self._transport.sendto(self._said, addr)
 

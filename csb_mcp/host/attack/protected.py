@@ -1,7 +1,7 @@
 """What an attacker would go for in a project: files that make the host run code.
 
-This is the attacker's own list. The launcher has another, what it guards: a file that one day stands
-here and not there is found by the attack (a test holds the two together).
+This is the attacker's own list. The launcher has another, of what it guards: one that is left out
+there is found by the attack (a test holds the two together).
 """
 
 import os
@@ -23,7 +23,8 @@ TARGETS = (
 )
 _CONFIG_BYTES = 1 << 16
 _NAMES = re.compile(
-    r"^\s*(hookspath|fsmonitor|attributesfile|path)\s*=\s*\"?(.*?)\"?\s*$", re.I | re.M
+    r"^\s*(hookspath|fsmonitor|attributesfile|path)\s*=\s*\"?(.*?)\"?\s*$",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -38,7 +39,9 @@ def protected(sandbox: Sandbox) -> list[str]:
     if ".git/config" not in sandbox.unguarded:
         names += _named(str(top))
     fresh = {*sandbox.unguarded}
-    return [f"{top}/{name}" for name in dict.fromkeys(names) if name not in fresh and _there(top / name)]
+    return [
+        f"{top}/{name}" for name in dict.fromkeys(names) if name not in fresh and _there(top / name)
+    ]
 
 
 def _there(path: os.PathLike[str]) -> bool:

@@ -37,8 +37,10 @@ class Answer:
 
 @dataclass(slots=True)
 class Answers:
-    """What one run of the program said, read as hostile. ``odd``: somebody else spoke, too, or it
-    did not come to its end."""
+    """What one run of the program said, read as hostile.
+
+    ``odd``: somebody else spoke, too, or it did not come to its end.
+    """
 
     by_number: Mapping[int, Answer] = field(default_factory=dict[int, Answer])
     everything: str = ""
