@@ -1,5 +1,6 @@
 """The egress proxy's deadlines, in a copy where they are short; and where TLS is ended."""
 
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -171,6 +172,21 @@ def test_an_address_that_is_silent_gives_way_to_the_next(
             answer = proxy.ask(b"GET http://b.good.test/ HTTP/1.1\r\n\r\n")
     assert b" 502 " in answer
     proxy.logged(host="b.good.test", verdict="failed", why="it does not answer")
+    server.close()
+
+
+def test_without_a_thread_left_it_says_so_and_lives(net: Internet, proxy: RunningProxy) -> None:
+    """The proxy shares its sandbox's limits, and a fork bomb uses them up."""
+    server = net.serve(GOOD, 80)
+    get = b"GET http://good.test/ HTTP/1.1\r\n\r\n"
+    before = resource.prlimit(proxy.process.pid, resource.RLIMIT_AS)
+    used = int(Path(f"/proc/{proxy.process.pid}/statm").read_text().split()[0]) * 4096
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_AS, (used, before[1]))
+    answer = proxy.ask(get)
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"too many processes" in answer
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_AS, before)
+    assert proxy.ask(get).startswith(b"HTTP/1.1 200 ")
     server.close()
 
 

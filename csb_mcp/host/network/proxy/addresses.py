@@ -83,11 +83,16 @@ def _refused6(number: int) -> str:
 
 
 def is_own(family: int, address: str) -> bool:
-    """Whether it is one of this host's: what is sent there would come from there."""
-    with_port = (address, 9)  # nothing is sent by a connect of UDP
-    probe = _socket.socket(family, _socket.SOCK_DGRAM)
+    """Whether it is one of this host's: what is sent there would come from there.
+
+    Also if that cannot be found out, for want of a descriptor, say.
+    """
     try:
-        probe.connect(with_port)
+        probe = _socket.socket(family, _socket.SOCK_DGRAM)
+    except OSError:
+        return True
+    try:
+        probe.connect((address, 9))  # nothing is sent by a connect of UDP
         return bytes_of(family, probe.getsockname()[0]) == bytes_of(family, address)
     except OSError:
         return False  # no way there at all: the connect will tell

@@ -303,7 +303,10 @@ class Client:
         self._served, self.due = True, _NEVER
         self._shared.threads += 1
         ends = (self._client.fileno(), upstream.fileno())
-        _thread.start_new_thread(self._in_thread, (serve, ends))
+        try:
+            _thread.start_new_thread(self._in_thread, (serve, ends))
+        except RuntimeError:  # those inside use up all that the sandbox may have
+            self._was_served((0, 0), "the sandbox has too many processes")
 
     def _in_thread(self, serve: Serve, ends: tuple[int, int]) -> None:
         moved, why = (0, 0), "the connection broke"

@@ -3,10 +3,15 @@
 import ctypes
 import os
 import resource
-import signal
 import struct
 
 from csb_mcp.host.network.proxy.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # signal brings enum, and takes as long as half of this program
 
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # alike on all architectures
 _VERSION = 1

@@ -9,6 +9,7 @@ from csb_mcp.host.network.proxy.addresses import is_own, refused
 
 _MOST_THREADS = 16
 _REST_SECONDS = 10.0  # a thread without work ends then
+_NO_THREAD = "the sandbox has too many processes to look its name up"
 Address = tuple[int, str]
 """Family and address."""
 
@@ -32,11 +33,20 @@ class Resolver:
 
     def ask(self, host: str, wanted: Callable[[], bool], then: Callable[[Answer], None]) -> None:
         """``then`` gets the answer, in the loop; never if it is not ``wanted`` any more."""
-        self._jobs.put((host, wanted, then))
         with self._lock:
-            if self._jobs.qsize() > self._idle and self._threads < _MOST_THREADS:
-                self._threads += 1
-                _thread.start_new_thread(self._work, ())
+            if self._jobs.qsize() >= self._idle and self._threads < _MOST_THREADS:
+                self._begin()
+            if self._threads:  # with the lock: none of them ends before it sees this
+                self._jobs.put((host, wanted, then))
+                return
+        self._tell(lambda: then(Answer([], failed=_NO_THREAD)))
+
+    def _begin(self) -> None:
+        try:
+            _thread.start_new_thread(self._work, ())
+        except RuntimeError:
+            return  # those inside use up all that the sandbox may have; others may be free soon
+        self._threads += 1
 
     def _work(self) -> None:
         while True:

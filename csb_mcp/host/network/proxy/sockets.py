@@ -63,8 +63,9 @@ def error_of(connection: Socket) -> int:
 def received_fds(connection: Socket, most: int) -> tuple[bytes, list[int]]:
     """What came, and the descriptors with it; the kernel closes those beyond ``most``."""
     fds: list[int] = []
-    room = _socket.CMSG_SPACE(most * 4)
-    data, more, _, _ = connection.recvmsg(64, room, _socket.MSG_CMSG_CLOEXEC)
+    data, more, _, _ = connection.recvmsg(
+        64, _socket.CMSG_SPACE(4 * most), _socket.MSG_CMSG_CLOEXEC
+    )
     for level, kind, content in more:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
