@@ -8,7 +8,6 @@ import hashlib
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -75,7 +74,6 @@ def _run(argv: Sequence[str]) -> NoReturn:
         bound, command = _claude()
         words += [word for path in bound for word in ("--program", str(path))]
     default_signals()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and pasta would not start
     os.execv(words[0], [*words, "--", *command] if command else words)  # noqa: S606  no shell
 
 
