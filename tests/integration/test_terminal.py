@@ -574,7 +574,7 @@ async def main():
     folders = Folders(Path(sys.argv[1]), Path(sys.argv[2]))
     payload, display = Launch(("/bin/bash", "-c", sys.argv[3])), Launch(("/bin/sleep", "1000"))
     loop = asyncio.get_running_loop()
-    await TmuxTerminals().start(folders, payload, display, loop.time() + 10)
+    await TmuxTerminals().start(folders, payload, {"display": display}, loop.time() + 10)
     print("started", flush=True)
     await asyncio.sleep(1000)
 asyncio.run(main())
