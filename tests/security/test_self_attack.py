@@ -44,7 +44,7 @@ ALTERED: dict[str, tuple[str, list[Edit]]] = {
         [cut("--dev /dev ", "--dev /dev --dev-bind /dev/kmsg /dev/kmsg ")],
     ),
     "/dev/console": ("terminal", [cut(" --dev-bind /dev/null /dev/console")]),
-    "/dev is read-only": ("system-files mounts", [cut(" --remount-ro /dev\n", "\n")]),
+    "/dev is read-only": ("system-files mounts", [cut("--remount-ro /dev --perms", "--perms")]),
     "/dev/shm is bounded": ("memory-folders", [cut(' --size "$shm_size"')]),
     "/tmp is bounded": ("memory-folders", [cut(' --size "$tmp_size"')]),
     "/run is bounded": ("memory-folders", [cut("--size 67108864 ")]),
@@ -128,7 +128,7 @@ ALTERED: dict[str, tuple[str, list[Edit]]] = {
     ),
     "process 1 has no lent variable": (
         "environment",
-        [cut("    check_environment\n", "    args+=(--setenv LENT_TO_THE_PAYLOAD c5b-hunter2)\n")],
+        [cut("|| check_environment", "|| args+=(--setenv LENT_TO_THE_PAYLOAD c5b-hunter2)")],
     ),
     "no variable of the host": ("environment", [cut("exec -c ", "HOST_SECRET=1 exec ", COMMON)]),
     "arguments by descriptor": (
