@@ -4,6 +4,7 @@ import _thread
 from _collections_abc import Callable
 
 from csb_mcp.host.network.proxy import answers
+from csb_mcp.host.network.proxy.addresses import is_own
 from csb_mcp.host.network.proxy.bodies import body_of
 from csb_mcp.host.network.proxy.heads import MOST_BYTES, RefusedError, Request, parsed
 from csb_mcp.host.network.proxy.hello import asked_host
@@ -17,7 +18,6 @@ from csb_mcp.host.network.proxy.sockets import (
     end_half,
     error_of,
     outgoing,
-    same_address,
 )
 from csb_mcp.host.network.proxy.tunnel import BAD_BODY, Tunnel
 from csb_mcp.lib.hosts import normal_host
@@ -206,7 +206,7 @@ class Client:
         error = error_of(upstream)
         if error:
             self._connect(answers.of_errno(error))
-        elif same_address(upstream):  # it has become ours since it was looked at
+        elif is_own(upstream.family, self._address):  # it has become ours since it was looked at
             self._refuse(403, FORBIDDEN, "its address is this host's own")
         elif request.tunnel:
             self._open_tunnel(upstream, request)
