@@ -1,6 +1,7 @@
 """The egress proxy's memory and manners: rules, requests, log, loop, and what comes to its door."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -198,6 +199,37 @@ def test_the_log_is_bounded(
     assert (folder / "log.1").stat().st_size <= 2000
     assert lines(folder / "log")[-1]["host"] == "a99.test"
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_log_that_cannot_be_turned_is_not_written_elsewhere(
+    log: tuple[Journal, Later, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "MOST_BYTES", 300)
+    journal, _, folder = log
+    journal.write("allowed", "a.test", 443, why="x" * 150)
+    (folder / "log.1").mkdir()
+    (folder / "log.1" / "in-the-way").touch()
+    journal.write("allowed", "lost.test", 443)
+    (folder / "log.1" / "in-the-way").unlink()
+    (folder / "log.1").rmdir()
+    opened = os.open
+    monkeypatch.setattr(os, "open", _full)
+    journal.write("allowed", "lost.test", 443)
+    monkeypatch.setattr(os, "open", opened)
+    ours, theirs = socket.socketpair()  # which may have the number of the log that was left
+    with ours, theirs:
+        for one in (ours, theirs):
+            one.setblocking(False)
+        journal.write("allowed", "b.test", 443)
+        for one in (ours, theirs):
+            with pytest.raises(BlockingIOError):
+                one.recv(100)
+    assert [line["host"] for line in lines(folder / "log")] == ["b.test"]
+    assert [line["host"] for line in lines(folder / "log.1")] == ["a.test"]
+
+
+def _full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_link_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
