@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from csb_mcp.host.network.proxy import journal as journals
+from csb_mcp.host.network.proxy import resolver
 from csb_mcp.host.network.proxy.asks import HOLD_SECONDS, MOST_NAMES, Asks
 from csb_mcp.host.network.proxy.bodies import Counted
 from csb_mcp.host.network.proxy.journal import Journal
@@ -230,6 +231,24 @@ def test_a_log_that_cannot_be_turned_is_not_written_elsewhere(
 
 def _full(*_: object) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_of_an_answer_with_thousands_of_addresses_a_few_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(10, 1, 6, "", (f"2001:db8::{number:x}", 0, 0, 0)) for number in range(1, 3000)]
+    monkeypatch.setattr(resolver, "_socket", _Answering(found))
+    assert len(resolver.look_up("a.test").addresses) == 16
+
+
+class _Answering:
+    SOCK_STREAM, IPPROTO_TCP = socket.SOCK_STREAM, socket.IPPROTO_TCP
+
+    def __init__(self, found: list[tuple[int, int, int, str, tuple[str, int, int, int]]]) -> None:
+        self._found = found
+
+    def getaddrinfo(self, *_: object) -> object:
+        return self._found
 
 
 def test_a_link_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
