@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, EgressFailed
 from csb_mcp.host.backends import clients
 from csb_mcp.host.network.gate import LINE_BYTES, ProxyGate, meet
+from csb_mcp.host.network.gates import HostGates
 from csb_mcp.host.network.log import last_connections
-from csb_mcp.model import Verdict
+from csb_mcp.model import Folders, Sandbox, SandboxSpec, SandboxState, Verdict
 from csb_mcp.ports import ClientOf
 
 HELLO: dict[str, Any] = {"hello": 1, "asked": []}
@@ -189,6 +193,24 @@ def test_few_of_a_payloads_open_files_are_looked_at(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "scandir", scandir)
     assert clients.client_of(1, 4000) is None
     assert len(opened) == 1
+
+
+async def test_a_daemon_with_too_many_files_open_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    folders = Folders(tmp_path / "run", tmp_path / "state")
+    spec = SandboxSpec(project_dir=tmp_path, network="allowlist")
+    record = Sandbox(id="box", spec=spec, state=SandboxState.RUNNING, uid=1, created_at=0.0)
+    settings = Settings(
+        state_dir=tmp_path, runtime_dir=tmp_path, config_file=tmp_path, project_roots=(tmp_path,)
+    )
+    gates = HostGates(settings, lambda name: tmp_path / name)
+    monkeypatch.setattr(socket, "socket", none)
+    with pytest.raises(EgressFailed, match="Too many open files"):
+        await gates.connect(record, folders, {4000: "curl"}.get, 0.0)
 
 
 def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:
