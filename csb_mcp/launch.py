@@ -138,7 +138,8 @@ def _start_proxy(own: Path, launchers: Launchers, allow: Sequence[str]) -> Path:
         (here / option).mkdir(mode=0o700, parents=True)
         words += [f"--{option}", str(here / option)]
     log.mkdir(mode=0o700, exist_ok=True)
-    words += [word for host in allow for word in ("--allow", host)]
+    # An empty one without any: nobody is there who would send rules, or could be asked.
+    words += [word for host in allow or ("",) for word in ("--allow", host)]
     with (log / "messages").open("wb") as messages:
         # bwrap ends it with us, that is, with what we are about to become.
         subprocess.Popen(

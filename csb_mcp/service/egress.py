@@ -101,6 +101,8 @@ class WayOuts(Calls):
             record = self._registry.find(live.id)
             asked = {asked.port for asked in record.pending if asked.host == host}
             ports = {int(port)} if port else asked or {_HTTPS}
+            bound = self._settings.egress_hosts
+            check_bound((f"{host}:{each}" for each in sorted(ports)), bound, "host")
             for each in sorted(ports):
                 await _once(_gate(live), live, host, each)
             await self._answer(live, record, *(f"{host}:{each}" for each in ports))

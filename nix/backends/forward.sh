@@ -60,6 +60,15 @@ keep_for_inside() {
     die '--forward: no file can be made in XDG_RUNTIME_DIR'
   printf '%s\0' "$git_identity" "$x_cookie" ${lent[@]+"${lent[@]}"} >"$file"
   forward_words+=(--forward "lent=$file")
+  # Should pasta, or what comes before it is read, fail.
+  (
+    trap '' HUP INT QUIT TERM
+    close_others
+    while [[ -e $file ]] && kill -0 $$ 2>/dev/null; do
+      "${CSB_MKDIR%/*}/sleep" 0.2
+    done
+    "${CSB_MKDIR%/*}/rm" -f -- "$file"
+  ) </dev/null >/dev/null 2>&1 &
 }
 
 read_lent() {

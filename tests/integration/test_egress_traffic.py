@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -367,6 +368,26 @@ def test_a_proxy_started_anew_knows_nothing_until_it_is_told(
     again.rules("good.test")
     assert b" 200 " in proxy.ask(get)
     again.close()
+
+
+def test_who_asks_before_the_first_rules_waits_for_them(
+    server: Server, proxy: RunningProxy
+) -> None:
+    """A payload may be faster than the daemon, which reads secrets first."""
+    control = proxy.control()
+    with proxy.connect() as client, proxy.connect() as other:
+        client.sendall(b"GET http://good.test/ HTTP/1.1\r\n\r\n")
+        other.sendall(b"GET http://other.test/ HTTP/1.1\r\n\r\n")
+        time.sleep(0.3)
+        assert not select.select([client, other], [], [], 0)[0]
+        control.rules("good.test")
+        assert b" 200 " in everything(client)
+        assert b" 403 " in everything(other)
+    assert {(line["host"], line["verdict"]) for line in proxy.log()} == {
+        ("good.test", "allowed"),
+        ("other.test", "asked"),
+    }
+    control.close()
 
 
 def test_its_end_is_logged_for_each_connection(

@@ -521,6 +521,15 @@ def test_by_hand_through_pasta(world: World) -> None:
     until(lambda: not list(world.session.runtime.glob("csb-*")))
 
 
+def test_by_hand_where_pasta_fails(world: World) -> None:
+    """The token is not left lying about."""
+    words = ("--network", "full", *hand_words(world, "gh"), "true")
+    alone = ("/usr/bin/unshare", *(() if os.getuid() == 0 else ("-c",)), "--net", "--")
+    said = by_hand(world, *words, env={"GH_TOKEN": TOKEN}, prefix=alone)
+    assert "not usable" in said  # as pasta says
+    until(lambda: not list(world.session.runtime.glob("csb-*")))
+
+
 def test_the_users_screen_by_hand(world: World) -> None:
     Screen(world)
     said = by_hand(world, *hand_words(world, "display"), "bash", "-c", "echo $DISPLAY; xdpyinfo")

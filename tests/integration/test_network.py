@@ -299,6 +299,10 @@ def test_by_hand(short_dir: Path, user: User, net: Internet, servers: dict[str, 
     assert sorted(set(verdicts)) == ["allowed", "denied", "forbidden"]
     for words, shown in (
         (
+            ("--network", "allowlist", ".", "--", "curl", "-sS", "http://a.test/"),
+            "csb-mcp: a.test:80 is not allowed.\n",
+        ),
+        (
             ("--network", "full", ".", "--", "bash", "-c", f"{get}a.test/; {get}{NEIGHBOUR}/"),
             "200 000 ",
         ),

@@ -29,6 +29,7 @@ from tests.support.servers import Handler, Server, echo
 
 HOLDER = Path(__file__).with_name("namespace.py")
 HOST, HOST6 = "203.0.113.2", "2001:db8:1::2"  # the host's public addresses
+HOST_SECOND = "203.0.113.3"  # in the same network as the first
 HOST_PRIVATE = "10.9.8.2"
 NEIGHBOUR = "10.9.8.9"  # another host of that private network
 NAME_SERVER = "198.51.100.53"
@@ -51,6 +52,7 @@ link add lan type veth peer name lan netns {outside}
 link set inet up
 link set lan up
 addr add 203.0.113.2/24 dev inet
+addr add 203.0.113.3/24 dev inet
 addr add 10.9.8.2/24 dev lan
 addr add 2001:db8:1::2/64 dev inet nodad
 addr add fe80::2/64 dev inet nodad

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import json
+import os
+import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, EgressFailed
+from csb_mcp.host.backends import clients
 from csb_mcp.host.network.gate import LINE_BYTES, ProxyGate, meet
+from csb_mcp.host.network.gates import HostGates
 from csb_mcp.host.network.log import last_connections
-from csb_mcp.model import Verdict
+from csb_mcp.model import Folders, Sandbox, SandboxSpec, SandboxState, Verdict
+from csb_mcp.ports import ClientOf
 
 HELLO: dict[str, Any] = {"hello": 1, "asked": []}
 ASKED = {"host": "a.test", "port": 443, "count": 2, "time": 5.0}
@@ -25,7 +33,9 @@ def line(message: object) -> bytes:
 
 
 @asynccontextmanager
-async def proxy(folder: Path, script: Script, seconds: float = 5) -> AsyncGenerator[ProxyGate]:
+async def proxy(
+    folder: Path, script: Script, seconds: float = 5, client_of: ClientOf = {4000: "curl"}.get
+) -> AsyncGenerator[ProxyGate]:
     """A gate to a proxy that follows ``script``."""
     path, ended = folder / "control.sock", asyncio.Event()
 
@@ -41,7 +51,7 @@ async def proxy(folder: Path, script: Script, seconds: float = 5) -> AsyncGenera
         reader, writer = await asyncio.open_unix_connection(path, limit=LINE_BYTES)
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            gate = await meet(reader, writer, "box", {4000: "curl"}.get, deadline)
+            gate = await meet(reader, writer, "box", client_of, deadline)
             yield gate
             gate.close()
         finally:
@@ -124,6 +134,83 @@ async def test_one_that_goes_away_or_mad_fails_all_that_wait(short_dir: Path, la
             await asking
         with pytest.raises(EgressFailed):
             await gate.rule([], [])
+
+
+async def test_one_that_asks_and_never_reads_is_left(short_dir: Path) -> None:
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(line(HELLO))
+        while True:
+            writer.write(line({"asked": ASKED | {"id": 10**60}}) * 100)
+            await writer.drain()
+
+    async with proxy(short_dir, script) as gate:
+        async with asyncio.timeout(5):
+            with pytest.raises(EgressFailed):
+                while await gate.asks():
+                    pass
+
+
+async def test_who_asks_is_not_looked_for_all_the_time(short_dir: Path) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(line(HELLO))
+        for port in range(4000, 4010):
+            writer.write(line({"asked": ASKED | {"id": port, "peer": port}}))
+        writer.write(line({"asked": ASKED | {"host": "last.test"}}))
+        await reader.read()
+
+    looked: list[int] = []
+
+    def slow(port: int) -> str:
+        looked.append(port)
+        time.sleep(0.05)  # as where there are many processes
+        return "curl"
+
+    async with proxy(short_dir, script, client_of=slow) as gate:
+        asks = list(await gate.asks())
+        while asks[-1].host != "last.test":
+            asks += await gate.asks()
+    assert looked == [4000]
+    assert [ask.program for ask in asks] == ["curl", *[None] * 10]
+
+
+def test_few_of_a_payloads_open_files_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def scandir(path: str) -> object:
+        opened.append(path)
+        return real(path)
+
+    def inode(init: int, port: int) -> int:
+        return init + port
+
+    def below(_: int) -> list[int]:
+        return [os.getpid()] * 50
+
+    real = os.scandir
+    monkeypatch.setattr(clients, "_FILES", 3)
+    monkeypatch.setattr(clients, "_inode", inode)
+    monkeypatch.setattr(clients, "descendants", below)
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert clients.client_of(1, 4000) is None
+    assert len(opened) == 1
+
+
+async def test_a_daemon_with_too_many_files_open_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    folders = Folders(tmp_path / "run", tmp_path / "state")
+    spec = SandboxSpec(project_dir=tmp_path, network="allowlist")
+    record = Sandbox(id="box", spec=spec, state=SandboxState.RUNNING, uid=1, created_at=0.0)
+    settings = Settings(
+        state_dir=tmp_path, runtime_dir=tmp_path, config_file=tmp_path, project_roots=(tmp_path,)
+    )
+    gates = HostGates(settings, lambda name: tmp_path / name)
+    monkeypatch.setattr(socket, "socket", none)
+    with pytest.raises(EgressFailed, match="Too many open files"):
+        await gates.connect(record, folders, {4000: "curl"}.get, 0.0)
 
 
 def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The egress proxy's memory and manners: rules, requests, log, loop, and what comes to its door."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from csb_mcp.host.network.proxy import journal as journals
+from csb_mcp.host.network.proxy import resolver
 from csb_mcp.host.network.proxy.asks import HOLD_SECONDS, MOST_NAMES, Asks
 from csb_mcp.host.network.proxy.bodies import Counted
 from csb_mcp.host.network.proxy.journal import Journal
@@ -198,6 +200,55 @@ def test_the_log_is_bounded(
     assert (folder / "log.1").stat().st_size <= 2000
     assert lines(folder / "log")[-1]["host"] == "a99.test"
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_log_that_cannot_be_turned_is_not_written_elsewhere(
+    log: tuple[Journal, Later, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "MOST_BYTES", 300)
+    journal, _, folder = log
+    journal.write("allowed", "a.test", 443, why="x" * 150)
+    (folder / "log.1").mkdir()
+    (folder / "log.1" / "in-the-way").touch()
+    journal.write("allowed", "lost.test", 443)
+    (folder / "log.1" / "in-the-way").unlink()
+    (folder / "log.1").rmdir()
+    opened = os.open
+    monkeypatch.setattr(os, "open", _full)
+    journal.write("allowed", "lost.test", 443)
+    monkeypatch.setattr(os, "open", opened)
+    ours, theirs = socket.socketpair()  # which may have the number of the log that was left
+    with ours, theirs:
+        for one in (ours, theirs):
+            one.setblocking(False)
+        journal.write("allowed", "b.test", 443)
+        for one in (ours, theirs):
+            with pytest.raises(BlockingIOError):
+                one.recv(100)
+    assert [line["host"] for line in lines(folder / "log")] == ["b.test"]
+    assert [line["host"] for line in lines(folder / "log.1")] == ["a.test"]
+
+
+def _full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_of_an_answer_with_thousands_of_addresses_a_few_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(10, 1, 6, "", (f"2001:db8::{number:x}", 0, 0, 0)) for number in range(1, 3000)]
+    monkeypatch.setattr(resolver, "_socket", _Answering(found))
+    assert len(resolver.look_up("a.test").addresses) == 16
+
+
+class _Answering:
+    SOCK_STREAM, IPPROTO_TCP = socket.SOCK_STREAM, socket.IPPROTO_TCP
+
+    def __init__(self, found: list[tuple[int, int, int, str, tuple[str, int, int, int]]]) -> None:
+        self._found = found
+
+    def getaddrinfo(self, *_: object) -> object:
+        return self._found
 
 
 def test_a_link_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> None:

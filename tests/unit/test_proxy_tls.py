@@ -6,9 +6,10 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -355,6 +356,21 @@ def test_a_mask_keeps_back_no_more_than_a_beginning() -> None:
 def test_other_spellings_of_a_secret_are_found(spelling: bytes) -> None:
     known = spelling == b"a/b%20c+d"  # a URL that is half of each is nobody's
     assert (b"HOLDER" in Mask(spellings(b"a/b c+d", b"HOLDER")).whole(spelling)) != known
+
+
+def quote_all(text: str) -> str:
+    return quote(text, safe="")
+
+
+@pytest.mark.parametrize("spelling", [quote, quote_plus, quote_all, json.dumps])
+def test_a_secret_like_base64_is_found_as_libraries_write_it(
+    spelling: Callable[[str], str],
+) -> None:
+    mask = Mask(spellings(b"Ab3/xy+z9==k&<q", b"HOLDER"))
+    text = spelling("Ab3/xy+z9==k&<q")
+    assert mask.whole(text.encode()).strip(b'"') == b"HOLDER"
+    go = text.replace("&", r"\u0026").replace("<", r"\u003c")
+    assert mask.whole(go.encode()).strip(b'"') == b"HOLDER"
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 7))

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
 
 from csb_mcp.config import Secret, Settings
 from csb_mcp.errors import CsbError, EgressFailed, HostUnable, InvalidInput
@@ -136,6 +142,31 @@ async def test_placeholders_that_are_not_ours_are_not_believed(
     message = await made(tmp_path, api=SECRET).message(asked, folders)
     assert message is not None
     assert message["secrets"] == []
+
+
+ENCRYPTED = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("placeholders.json", b"[" * 60_000),
+        ("placeholders.json", b"\xff"),
+        ("authority.key", ENCRYPTED),
+        ("authority.key", b""),
+        ("authority.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+    ],
+)
+async def test_what_somebody_put_in_the_place_of_its_files_is_refused(
+    tmp_path: Path, folders: Folders, name: str, content: bytes
+) -> None:
+    asked = sandbox(tmp_path, "api")
+    await made(tmp_path, api=SECRET).prepare(asked, folders)
+    (folders.gate / name).write_bytes(content)
+    with pytest.raises(EgressFailed):
+        await made(tmp_path, api=SECRET).message(asked, folders)
 
 
 async def refused(tmp_path: Path, folders: Folders, secret: Secret, **spec: Any) -> CsbError:

@@ -289,6 +289,13 @@ async def test_the_settings_bound_what_may_be_allowed(world: World) -> None:
             with pytest.raises(Forbidden, match="egress_hosts") as refused:
                 await made(service, world, host)
             assert refused.value.field == "allow_hosts"
+        proxy.ask("a.example", port=22)  # what was asked for widens nothing
+        await eventually(lambda: len(registry(service).find(sandbox).pending) == 1)
+        with pytest.raises(Forbidden, match=r"a\.example:22"):
+            await service.allow_host(sandbox, "a.example", once=True)
+        assert proxy.once == []
+        await service.allow_host(sandbox, "a.example:443", once=True)
+        assert proxy.once == [("a.example", 443)]
         await service.allow_host(sandbox, "*.b.example:443", once=False)
         await service.deny_host(sandbox, "a.test")
         assert proxy.allowed == ("a.example", "index.example:443", "*.b.example:443")
@@ -421,6 +428,7 @@ async def test_a_daemon_that_is_restarted_adopts_the_proxy(world: World) -> None
         assert proxy.allowed == (*PRESETS["github"], "a.example")
         assert proxy.denied == ("b.example",)
         await eventually(lambda: len(registry(service).find(sandbox).pending) == 2)
+        await eventually(lambda: events(service).last >= 6)
         record = await service.get(sandbox)
         assert names(record) == ["h.example:443", "meanwhile.example:443"]
         assert record.pending[0].count == 3

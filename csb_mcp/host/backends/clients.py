@@ -1,6 +1,7 @@
 """Which program inside a sandbox holds a connection; read from outside, in bounds."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from csb_mcp.lib.processes import descendants
@@ -22,12 +23,15 @@ def client_of(init: int, port: int) -> str | None:
     left = _FILES
     for pid in descendants(init)[:_PROCESSES] if inode else ():
         try:
-            names = os.listdir(f"/proc/{pid}/fd")[:left]
+            with os.scandir(f"/proc/{pid}/fd") as files:  # not all of them: there may be many
+                names = [file.name for file in islice(files, left)]
         except OSError:
             continue
         left -= len(names)
         if any(_leads_to(f"/proc/{pid}/fd/{name}", wanted) for name in names):
             return _name(pid)
+        if left <= 0:
+            break
     return None
 
 

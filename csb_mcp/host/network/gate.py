@@ -17,6 +17,7 @@ from csb_mcp.ports import ClientOf
 
 LINE_BYTES = 1 << 20
 _ANSWER_SECONDS = 10.0
+_REST = 10  # times as long as a look at who asked took, before the next one
 _ASKS = 1024  # kept until somebody takes them; more come again by themselves
 
 
@@ -38,6 +39,7 @@ class ProxyGate:
         self._asked = asyncio.Event()
         self._answers: list[asyncio.Future[None]] = []
         self._gone = False
+        self._look_at = 0.0  # loop time
         self._listening = asyncio.create_task(self._listen())
 
     async def rule(self, allowed: Sequence[str], denied: Sequence[str]) -> None:
@@ -82,6 +84,7 @@ class ProxyGate:
         try:
             while line := await self._reader.readline():
                 await self._take(_parsed(line))
+                await asyncio.sleep(0)  # as long as there are lines, to read does not wait
         except (
             OSError,
             ValueError,
@@ -104,15 +107,24 @@ class ProxyGate:
                 done.set_exception(self._failed(f"the egress proxy refused: {why}"))
 
     async def _note(self, asked: Mapping[str, Any]) -> None:
-        """One that waits for this: seen, then with the program that asks, while it is connected."""
+        """One that waits for this: seen, then with the program that asks, while it is connected.
+
+        To look takes the longer, the more processes there are inside, and somebody there may ask
+        all the time: most of it is left to others.
+        """
         peer, number = asked.get("peer"), asked.get("id")
-        program = None
-        if isinstance(peer, int) and 0 < peer < 65536:
+        program, now = None, asyncio.get_running_loop().time
+        if isinstance(peer, int) and 0 < peer < 65536 and now() >= self._look_at:
+            begun = now()
             with contextlib.suppress(OSError):
                 program = await asyncio.to_thread(self._client_of, peer)
+            self._look_at = now() + _REST * (now() - begun)
         self.remember(asked, program)
         if isinstance(number, int):
             self._writer.write(json.dumps({"do": "seen", "id": number}).encode() + b"\n")
+            if self._writer.transport.get_write_buffer_size() > LINE_BYTES:
+                self._writer.transport.abort()  # a close would wait until all is sent
+                raise ValueError("it does not read what it asked for")
 
     def remember(self, asked: Mapping[str, Any], program: str | None = None) -> None:
         """Keep what was asked for until :meth:`asks`. Raises ValueError if it is malformed."""

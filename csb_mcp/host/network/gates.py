@@ -97,7 +97,10 @@ async def _connected(path: Path, sandbox: Sandbox, deadline: float) -> socket.so
     """A connection to the proxy, which may be just starting."""
     loop = asyncio.get_running_loop()
     while True:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # we have too many files open; they may be fewer soon
+            raise EgressFailed(f"no socket: {error.strerror}", sandbox=sandbox.id) from error
         try:
             connection.setblocking(False)
             connection.connect(str(path))

@@ -128,6 +128,8 @@ def _prepare(sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]) -
 def _message(
     sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]
 ) -> dict[str, Any] | None:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as the next one
+
     from csb_mcp.host.network.authority import make_leaf  # noqa: PLC0415 - slow, see there
 
     items: list[dict[str, str]] = []
@@ -137,7 +139,7 @@ def _message(
         authority, key = (_own(folders.gate, name) for name in (folders.authority.name, _KEY))
         hosts = {secret.host for secret in chosen.values()}
         leaves = {host: make_leaf(authority, key, host) for host in hosts}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, UnsupportedAlgorithm) as error:
         why = f"its authority or placeholders cannot be read: {type(error).__name__}"
         raise EgressFailed(why, sandbox=sandbox.id, hint="make it anew") from error
     for name in sandbox.spec.secrets:

@@ -4,6 +4,8 @@ Documentation ranges are nobody's, so nothing is lost by letting them pass.
 """
 
 import _socket
+import struct
+import sys
 
 _NETS4 = (
     ("0.0.0.0", 8, "this network"),
@@ -39,6 +41,8 @@ _CARRIERS = (
     ("64:ff9b::", 96, 0),
     ("2002::", 16, 80),
 )
+_NETLINK_ROUTE, _NLM_F_REQUEST, _RTA_DST = 0, 1, 1
+_RTM_NEWROUTE, _RTM_GETROUTE, _RTN_UNICAST = 24, 26, 1
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of the interface's part
 
 
@@ -83,21 +87,32 @@ def _refused6(number: int) -> str:
 
 
 def is_own(family: int, address: str) -> bool:
-    """Whether it is one of this host's: what is sent there would come from there.
+    """Whether it is one of this host's: the kernel would deliver there itself (rtnetlink(7)).
 
-    Also if that cannot be found out, for want of a descriptor, say.
+    Also if that cannot be found out, for want of a descriptor, say. (Where a connection would come
+    from is no answer: for a second address of a network that is the first one.)
     """
     try:
-        probe = _socket.socket(family, _socket.SOCK_DGRAM)
+        wanted = bytes_of(family, address)
+    except OSError:
+        return False  # no address
+    message = struct.pack("BBBBBBBBI", family, 8 * len(wanted), 0, 0, 0, 0, 0, 0, 0)
+    message += struct.pack("HH", 4 + len(wanted), _RTA_DST) + wanted
+    head = struct.pack("IHHII", 16 + len(message), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
+    try:
+        kernel = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _NETLINK_ROUTE)
     except OSError:
         return True
     try:
-        probe.connect((address, 9))  # nothing is sent by a connect of UDP
-        return bytes_of(family, probe.getsockname()[0]) == bytes_of(family, address)
+        kernel.sendto(head + message, (0, 0))
+        answer = kernel.recv(4096)
     except OSError:
-        return False  # no way there at all: the connect will tell
+        return True
     finally:
-        probe.close()
+        kernel.close()
+    # An error: there is no way there at all, and the connect will tell.
+    kind = int.from_bytes(answer[4:6], sys.byteorder)
+    return kind == _RTM_NEWROUTE and answer[16 + 7] != _RTN_UNICAST
 
 
 def bytes_of(family: int, address: str) -> bytes:

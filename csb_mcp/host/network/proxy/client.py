@@ -4,6 +4,7 @@ import _thread
 from _collections_abc import Callable
 
 from csb_mcp.host.network.proxy import answers
+from csb_mcp.host.network.proxy.addresses import is_own
 from csb_mcp.host.network.proxy.bodies import body_of
 from csb_mcp.host.network.proxy.heads import MOST_BYTES, RefusedError, Request, parsed
 from csb_mcp.host.network.proxy.hello import asked_host
@@ -17,13 +18,13 @@ from csb_mcp.host.network.proxy.sockets import (
     end_half,
     error_of,
     outgoing,
-    same_address,
 )
 from csb_mcp.host.network.proxy.tunnel import BAD_BODY, Tunnel
 from csb_mcp.lib.hosts import normal_host
 
 HEAD_SECONDS, CONNECT_SECONDS, ATTEMPT_SECONDS = 10.0, 15.0, 4.0
 IDLE_SECONDS, LINGER_SECONDS = 300.0, 2.0
+RULES_SECONDS = 2.0  # a payload may be faster than those who send the first rules
 _MOST_HELLO = 80 << 10
 _MOST_THREADS = 32
 _NEVER = float("inf")
@@ -54,7 +55,7 @@ class Client:
         self._address = ""
         self._once: tuple[str, int, float] | None = None
         self._overall = _NEVER
-        self._surplus = False
+        self._surplus = self._held = False
         self._buffer = bytearray()
         self._began = self._loop.now
         self._open, self._allowed, self._served, self._logged = True, False, False, False
@@ -69,6 +70,10 @@ class Client:
         """The rules have changed: it may be over."""
         request = self._request
         if not request or self._logged:
+            return
+        if self._held:
+            if not self._shared.rules.awaited:
+                self._judge(request)
             return
         verdict = self._shared.verdict(request.host, request.port)
         if verdict == DENIED or (verdict == ASKED and self._allowed and not self._once):
@@ -144,10 +149,14 @@ class Client:
             self._answer(error.status, f"{place} is refused: {error.why}.")
             return
         self._request = request
-        self._judge(request)
+        if self._shared.rules.awaited:
+            self._held = True
+            self._wait(RULES_SECONDS, lambda: self._judge(request))
+        else:
+            self._judge(request)
 
     def _judge(self, request: Request) -> None:
-        shared = self._shared
+        shared, self._held = self._shared, False
         verdict = shared.verdict(request.host, request.port)
         if verdict == ASKED:
             self._once = shared.rules.take_once(request.host, request.port, self._loop.now)
@@ -206,7 +215,7 @@ class Client:
         error = error_of(upstream)
         if error:
             self._connect(answers.of_errno(error))
-        elif same_address(upstream):  # it has become ours since it was looked at
+        elif is_own(upstream.family, self._address):  # it has become ours since it was looked at
             self._refuse(403, FORBIDDEN, "its address is this host's own")
         elif request.tunnel:
             self._open_tunnel(upstream, request)

@@ -61,9 +61,14 @@ class Journal:
             pass
 
     def _turn(self) -> None:
-        os.rename(self._path, self._path + ".1")
-        os.close(self._fd)
-        self._fd, self._size = self._open(), 0
+        try:
+            os.rename(self._path, self._path + ".1")
+        except FileNotFoundError:
+            pass  # it was, and then no new one could be made
+        # In this order: a number that was closed may be a connection's when the next line comes.
+        old, self._fd = self._fd, self._open()
+        self._size = 0
+        os.close(old)
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

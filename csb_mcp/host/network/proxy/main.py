@@ -1,7 +1,8 @@
 """The program: ``--door DIR --control DIR --log DIR [--allow PATTERN]... [--parent PID]``.
 
 It lets nothing out until there are rules: from the daemon over the control socket, or, with
-``--allow``, once and for all. It ends by SIGTERM or SIGHUP, and with the parent that it is given.
+``--allow``, once and for all (an empty pattern: nothing). It ends by SIGTERM or SIGHUP, and with
+the parent that it is given.
 """
 
 import _thread
@@ -51,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
     """Serve until told to end; 2 if it could not start."""
     try:
         options = _Options(sys.argv[1:] if words is None else words)
-        rules = Rules(options.allow, fixed=bool(options.allow))
+        rules = Rules(filter(None, options.allow), fixed=bool(options.allow))
         _serve(options, rules)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"csb egress: {error}\n")

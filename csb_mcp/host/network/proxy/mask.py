@@ -15,7 +15,12 @@ def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
     url = b"".join(b"%c" % c if c in _PLAIN else b"%%%02X" % c for c in secret)
     json = secret.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     urls = {url, url.replace(b"%20", b"+")}
-    found = {secret, json, json.replace(b"/", b"\\/"), *urls, *map(_lower_escapes, urls)}
+    urls |= {one.replace(b"%2F", b"/") for one in urls}  # as in a path
+    cautious = json  # fit to stand in HTML
+    for mark in b"&<>":
+        cautious = cautious.replace(b"%c" % mark, b"\\u%04x" % mark)
+    jsons = {json, json.replace(b"/", b"\\/"), cautious}
+    found = {secret, *jsons, *urls, *map(_lower_escapes, urls)}
     return tuple((one, placeholder) for one in found)
 
 

@@ -8,6 +8,7 @@ from _queue import Empty, SimpleQueue
 from csb_mcp.host.network.proxy.addresses import is_own, refused
 
 _MOST_THREADS = 16
+_MOST_ADDRESSES = 16  # of one name; an answer may hold thousands
 _REST_SECONDS = 10.0  # a thread without work ends then
 _NO_THREAD = "the sandbox has too many processes to look its name up"
 Address = tuple[int, str]
@@ -87,4 +88,6 @@ def look_up(host: str) -> Answer:
         if not bad:
             good.append((int(family), address))
         why = why or (f"its address {address} is not allowed: {bad}" if bad else "")
+        if len(good) == _MOST_ADDRESSES:
+            break
     return Answer(good, "" if good else why)

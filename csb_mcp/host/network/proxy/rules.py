@@ -12,10 +12,14 @@ FORBIDDEN, FAILED = "forbidden", "failed"
 
 
 class Rules:
-    """Patterns; a denial wins. ``fixed``: nobody is there to be asked for more."""
+    """Patterns; a denial wins. ``fixed``: nobody is there to be asked for more.
+
+    ``awaited``: somebody will say what is allowed, and has not yet.
+    """
 
     def __init__(self, allow: Iterable[object] = (), *, fixed: bool = False) -> None:
         self.fixed = fixed
+        self.awaited = not fixed
         self._allow = [normal_pattern(pattern) for pattern in allow]
         self._deny: list[str] = []
         self._once: list[tuple[str, int, float]] = []
@@ -25,6 +29,7 @@ class Rules:
         allowed = [normal_pattern(pattern) for pattern in allow]
         self._deny = [normal_pattern(pattern) for pattern in deny]
         self._allow = allowed
+        self.awaited = False
 
     def verdict(self, host: str, port: int) -> str:
         """For a host in its one spelling: allowed, denied, or to be asked for."""

@@ -108,11 +108,3 @@ def end_both(connection: Socket) -> None:
         connection.shutdown(_socket.SHUT_RDWR)
     except OSError:
         pass
-
-
-def same_address(connection: Socket) -> bool:
-    """Whether it leads to this host itself."""
-    try:
-        return str(connection.getsockname()[0]) == str(connection.getpeername()[0])
-    except OSError:
-        return False  # it has been cut already, and whoever reads from it will know
