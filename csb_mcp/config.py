@@ -240,6 +240,8 @@ def _forwards(value: object) -> tuple[str, ...]:
 def _hosts(value: object) -> tuple[str, ...]:
     # With commas between, as a colon goes before a port.
     names = _words(value.split(",") if isinstance(value, str) else value)
+    if dotless := [name for name in names if name != "*" and "." not in name]:
+        raise ValueError(f"{dotless[0]} is no host; a preset's hosts have to be named one by one")
     return tuple(name if name == "*" else normal_pattern(name) for name in names)
 
 

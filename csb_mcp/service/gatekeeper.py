@@ -22,7 +22,8 @@ from csb_mcp.service.rules import named
 
 _log = logging.getLogger(__name__)
 MAX_PENDING = 32
-_BURST, _PER_SECOND = 32, 0.5  # new requests: at once, and then
+# New requests, at once and then: each is an event, which stays until the sandbox is deleted.
+_BURST, _PER_SECOND = 32, 0.1
 _SHORTEST, _LONGEST = 0.2, 5.0  # seconds before a proxy is started anew
 _STABLE_SECONDS = 30.0  # one that lived so long has not failed because of its start
 _OPEN_SECONDS = 10.0
@@ -189,7 +190,7 @@ def _is_sound(ask: Ask) -> bool:
 
 
 class _Budget:
-    """How many new requests there may be: a burst, then a few a minute."""
+    """How many new requests there may be: a burst, then six a minute."""
 
     def __init__(self) -> None:
         self._left, self._at = float(_BURST), time.monotonic()

@@ -15,7 +15,7 @@
 # have what they had, a client's connection, and less: no project, no network, no process more. It
 # shares nothing with the server but the socket, so the server is out of its reach too.
 
-gl='' print='' x11='' framebuffer='' xauthority='' ready='' geometry=''
+gl='' print='' x11='' framebuffer='' xauthority='' ready='' geometry='' server_pid='' given=("$@")
 while (($#)); do
   case $1 in
     --contract)
@@ -24,7 +24,7 @@ while (($#)); do
       ;;
     --gl) gl=1 ;;
     --print-args) print=1 ;;
-    --x11-dir | --framebuffer-dir | --xauthority | --ready-fifo | --geometry)
+    --x11-dir | --framebuffer-dir | --xauthority | --ready-fifo | --geometry | --manager-of)
       (($# > 1)) || die "$1 needs a value" 2
       case $1 in
         --x11-dir) x11=$2 ;;
@@ -32,6 +32,7 @@ while (($#)); do
         --xauthority) xauthority=$2 ;;
         --ready-fifo) ready=$2 ;;
         --geometry) geometry=$2 ;;
+        --manager-of) server_pid=$2 ;; # our own: see start_manager
       esac
       shift
       ;;
@@ -100,10 +101,17 @@ manager_args=(
   --setenv DISPLAY :0 --setenv XAUTHORITY /run/xauthority
 )
 
-# run_manager: become it, a moment later: whoever waits for the display shall have the processors.
-run_manager() {
+# start_manager: a moment later, for whoever waits for the display shall have the processors. It starts
+# anew with the promise to be killed when the server goes (PR_SET_PDEATHSIG). Had the server gone before
+# that promise was made, nothing would end us with it: hence the look in run_manager, after it.
+start_manager() {
   read -rt 0.2 <> <(:) || : # a pipe that nothing comes out of
-  kill -0 $$ || exit        # the server has gone meanwhile, and nothing would end us with it
+  exec "$CSB_SETPRIV" --pdeathsig KILL "$0" "${given[@]}" --manager-of $$
+}
+
+# run_manager: become it.
+run_manager() {
+  kill -0 "$server_pid" || exit
   exec 7<"$CSB_BPF"
   close_others 7
   ulimit -v 131072 2>/dev/null || :
@@ -116,7 +124,8 @@ if [[ -n $print ]]; then
   exit
 fi
 ulimit -c 0
-[[ -z ${CSB_LWM:-} ]] || run_manager &
+[[ -z $server_pid ]] || run_manager
+[[ -z ${CSB_LWM:-} ]] || start_manager &
 ulimit -v "$limit" 2>/dev/null || : # refused only if a lower limit is in force already
 # O_RDWR: opening does not wait for a reader, and Xvfb never gets SIGPIPE from one that left between
 # the number and its newline, which are two writes.

@@ -14,6 +14,8 @@ from tests.support.internet import Internet, internet, until
 from tests.support.proxies import Control, RunningProxy, a_proxy, everything, install
 from tests.support.servers import Server, mute, with_tls
 
+pytestmark = pytest.mark.once  # the proxy is a program for itself
+
 GOOD = "198.51.100.7"
 POST = b"POST http://good.test/ HTTP/1.1\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"

@@ -12,6 +12,8 @@ from tests.support.internet import Internet, internet, until
 from tests.support.proxies import RunningProxy, a_proxy, everything, install
 from tests.support.servers import Server, back, mute
 
+pytestmark = pytest.mark.once  # the proxy is a program for itself
+
 GOOD = "198.51.100.7"
 SHORTER = {
     "HEAD_SECONDS, CONNECT_SECONDS, ATTEMPT_SECONDS = 10.0, 15.0, 4.0": (

@@ -20,6 +20,8 @@ from tests.support.internet import Internet, internet, until
 from tests.support.proxies import Control, RunningProxy, a_proxy, everything, install
 from tests.support.servers import Server, back, read_head, sink, source, with_tls
 
+pytestmark = pytest.mark.once  # the proxy is a program for itself
+
 GOOD, GOOD6 = "198.51.100.7", "2001:db8::7"
 BIG = 24 << 20
 

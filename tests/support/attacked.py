@@ -98,7 +98,7 @@ async def notices(
     project = repository(base, uid)
     dress(project)
     try:
-        async with launched(host, project, env=LENT, **options) as box:
+        async with launched(host, project, env=LENT, sweep=True, **options) as box:
             return broken(await attack(box, project))
     except (HelperFailed, SandboxEnded) as refusal:
         return {"refused": str(refusal)}

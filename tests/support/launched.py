@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import shutil
+import signal
 import struct
 import subprocess
 import termios
@@ -20,6 +21,7 @@ from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
 from csb_mcp.host.backends.helper import SandboxHelper
 from csb_mcp.host.identity import Identities
 from csb_mcp.host.launchers import Launchers
+from csb_mcp.lib.processes import descendants, hold
 from csb_mcp.model import CommandResult, Folders, Sandbox, SandboxSpec, SandboxState
 
 OWN_UID = 1_900_000_000
@@ -151,12 +153,14 @@ async def launched(
     held: bool = False,
     around: tuple[str, ...] = (),
     around_launcher: tuple[str, ...] = (),
+    sweep: bool = False,
     **limits: Any,
 ) -> AsyncGenerator[Launched]:
     """A sandbox in ``project``. Root's starts through the stager, a user's at its path.
 
     ``around`` goes before all, ``around_launcher`` before the launcher: an enclosure's prefixes.
     ``held``: a user's starts as a daemon's does, by the descriptor; for that we must be that user.
+    ``sweep``: what its launcher does not take along at its end is ended, too: it is an altered one.
     """
     agent = "command" if command else "shell"
     spec = SandboxSpec(project_dir=project, env=env or {}, agent=agent, command=command, **limits)
@@ -189,9 +193,13 @@ async def launched(
         finally:
             if this.helper:
                 this.helper.close()
+            below = hold(descendants(process.pid)) if sweep else []
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await asyncio.to_thread(process.wait)
+            for handle in below:
+                handle.kill(signal.SIGKILL)
+                handle.close()
             asyncio.get_running_loop().remove_reader(terminal)
             os.close(terminal)
             shutil.rmtree(folders.runtime, ignore_errors=True)
