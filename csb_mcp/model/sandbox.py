@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from csb_mcp.model.agent import AgentState
 from csb_mcp.model.bounds import DEFAULT_MEMORY, DEFAULT_PIDS
 from csb_mcp.model.egress import EgressRequest
 from csb_mcp.model.screen import DEFAULT_GEOMETRY, Geometry
@@ -24,12 +25,6 @@ class SandboxState(StrEnum):
     def ended(self) -> bool:
         """Nothing of it runs any more."""
         return self in (SandboxState.STOPPED, SandboxState.DEAD, SandboxState.FAILED)
-
-
-class AgentState(StrEnum):
-    """What the agent inside is doing. Until an adapter tells, it is ``NONE``."""
-
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

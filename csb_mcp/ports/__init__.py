@@ -4,6 +4,7 @@ Everything is asynchronous unless it is a plain look at memory. Every wait has a
 methods may raise :class:`~csb_mcp.errors.CsbError` subclasses only; anything else is a defect.
 """
 
+from csb_mcp.ports.agent import Agent, Program, Seed, Stroke, Transcripts
 from csb_mcp.ports.backend import Backend, Helper
 from csb_mcp.ports.display import Display, Displays
 from csb_mcp.ports.egress import ClientOf, Gate, Gates, WayOut
@@ -14,6 +15,7 @@ from csb_mcp.ports.terminal import Terminal, Terminals
 from csb_mcp.ports.verification import Prober
 
 __all__ = [
+    "Agent",
     "Backend",
     "ClientOf",
     "Display",
@@ -26,10 +28,14 @@ __all__ = [
     "Limiter",
     "Meter",
     "Prober",
+    "Program",
     "SandboxService",
+    "Seed",
     "Store",
+    "Stroke",
     "Terminal",
     "Terminals",
+    "Transcripts",
     "Watcher",
     "WayOut",
 ]
