@@ -84,7 +84,8 @@ class HookFact:
 
     ``kind``: ``started``, ``prompt`` (one was submitted), ``tool``, ``tool_done``, ``permission``
     (it asks for one), ``notified``, ``finished`` (the turn is over), ``failed`` (so is it, by an
-    error) or ``ended``. ``text``: the prompt, the message, or what the tool shall do.
+    error) or ``ended``. ``text``: the prompt, the message, or what the tool shall do;
+    the beginning of it where it is long.
     """
 
     kind: str

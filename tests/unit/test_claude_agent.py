@@ -68,6 +68,28 @@ def test_what_is_no_hook_says_nothing(content: bytes) -> None:
     assert AGENT.hook(content) is None
 
 
+@pytest.mark.parametrize("sign", ["x", "\n", "\u00e9", "\U0001f469"])
+def test_a_hook_that_was_cut_tells_what_it_can(sign: str) -> None:
+    front = {"transcript_path": "/t", "hook_event_name": "UserPromptSubmit"}
+    whole = json.dumps(front | {"prompt": sign * 100_000}, separators=(",", ":"))
+    for shift in range(13):
+        fact = AGENT.hook((whole[:1] + " " * shift + whole[1:]).encode()[: hooks.MAX_BYTES])
+        assert fact
+        assert (fact.kind, fact.transcript) == ("prompt", "/t")
+        assert len(fact.text) > 5000
+        assert not fact.text.strip(sign)
+    tool = {"hook_event_name": "PostToolUse", "tool_name": "Bash", "tool_response": "x" * 99_999}
+    cut = json.dumps(tool, separators=(",", ":")).encode()[: hooks.MAX_BYTES]
+    assert AGENT.hook(cut) == HookFact(kind="tool_done", text="null", tool="Bash")
+
+
+def test_what_is_put_around_a_long_paste_was_not_typed() -> None:
+    around = 'see\n\n<pasted_content id="a7">\none\ntwo\n</pasted_content id="a7">\n'
+    assert hook("UserPromptSubmit", prompt=around) == HookFact(kind="prompt", text="seeone\ntwo")
+    other = around.replace('</pasted_content id="a7">', '</pasted_content id="a8">')
+    assert hook("UserPromptSubmit", prompt=other) == HookFact(kind="prompt", text=other)
+
+
 @given(st.binary(max_size=200))
 def test_no_hook_is_too_much(content: bytes) -> None:
     AGENT.hook(content)

@@ -6,9 +6,12 @@ says nothing that the agent could take for an answer.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
+from csb_mcp.agents.claude.pasted import as_typed
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import HookFact
 
@@ -16,15 +19,21 @@ SPOOL = ".csb/spool"
 """Folder below the home."""
 
 MAX_BYTES = 64 * 1024
-_MAX_TEXT = 32 * 1024
+_MAX_TEXT = 64 * 1024
 _MAX_FIELD = 200
 _SECONDS = 5
 # Nanoseconds first, all of one length until the year 2286. `head` ends when its input does, and
-# what is longer is cut: such a file is no JSON, and still says by its name that something happened.
+# what is longer is cut.
 COMMAND = (
     f"cd /home/agent/{SPOOL} 2>/dev/null || exit 0; n=$(date +%s%N)-$$; "
     f"head -c {MAX_BYTES} >../.$n 2>/dev/null && mv ../.$n $n 2>/dev/null || rm -f ../.$n; exit 0"
 )
+
+_HEAD = 8192
+_FRONT = {
+    name: re.compile(rf'"{name}":"([^"\\]{{1,4096}})"')
+    for name in ("hook_event_name", "tool_name", "transcript_path")
+}
 
 EVENTS = (
     "SessionStart",
@@ -53,12 +62,27 @@ def read_hook(content: bytes) -> HookFact | None:
     try:
         value: object = json.loads(content)
     except (ValueError, RecursionError):
-        return None
+        value = _cut(content) if len(content) == MAX_BYTES else None
     if not isinstance(value, dict):
         return None
     fields = cast("Mapping[str, object]", value)
     read = _READERS.get(_text(fields, "hook_event_name"))
     return read(fields) if read else None
+
+
+def _cut(content: bytes) -> Mapping[str, str]:
+    """What stands in front, and as much of a prompt as is there."""
+    head = content[:_HEAD].decode(errors="replace")
+    found = {key: match[1] for key, form in _FRONT.items() if (match := form.search(head))}
+    _, _, prompt = content.partition(b'"prompt":"')
+    text = prompt.decode(errors="ignore")
+    for end in range(len(text), max(0, len(text) - 12), -1):  # an escape may be cut in two
+        try:
+            said = str(json.loads(f'"{text[:end]}"'))
+            return found | {"prompt": said.encode(errors="ignore").decode()}
+        except ValueError:
+            continue
+    return found
 
 
 def _text(fields: Mapping[str, object], name: str) -> str:
@@ -78,25 +102,23 @@ def _fact(kind: str, text: str) -> Callable[[Mapping[str, object]], HookFact]:
     return read
 
 
+def _prompt(fields: Mapping[str, object]) -> HookFact:
+    return replace(_fact("prompt", "prompt")(fields), text=as_typed(_text(fields, "prompt")))
+
+
 def _tool(kind: str) -> Callable[[Mapping[str, object]], HookFact]:
     plain = _fact(kind, "")
 
     def read(fields: Mapping[str, object]) -> HookFact:
-        fact = plain(fields)
         said = json.dumps(fields.get("tool_input"), ensure_ascii=False)
-        return HookFact(
-            kind=kind,
-            text=plain_text(said[:_MAX_TEXT]),
-            tool=fact.tool,
-            transcript=fact.transcript,
-        )
+        return replace(plain(fields), text=plain_text(said[:_MAX_TEXT]))
 
     return read
 
 
 _READERS = {
     "SessionStart": _fact("started", "source"),
-    "UserPromptSubmit": _fact("prompt", "prompt"),
+    "UserPromptSubmit": _prompt,
     "PreToolUse": _tool("tool"),
     "PostToolUse": _tool("tool_done"),
     "PostToolUseFailure": _tool("tool_done"),

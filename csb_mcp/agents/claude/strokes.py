@@ -11,6 +11,7 @@ from csb_mcp.ports.agent import Stroke
 # two keys, for it draws itself anew in between.
 _AFTER_PASTE = 0.4
 _BETWEEN = 0.15
+_FRESH = 0.6  # keys that come sooner after a dialog are thought to be meant for what was there
 
 
 def submit(text: str) -> Sequence[Stroke]:
@@ -92,7 +93,9 @@ def _moves(question: Question, option: str) -> list[str]:
 
 
 def _pressed(keys: Sequence[str]) -> tuple[Stroke, ...]:
-    return tuple(Stroke(keys=(key,), pause=_BETWEEN if at else 0.0) for at, key in enumerate(keys))
+    return tuple(
+        Stroke(keys=(key,), pause=_BETWEEN if at else _FRESH) for at, key in enumerate(keys)
+    )
 
 
 def _unknown(option: str, keys: dict[str, str]) -> InvalidInput:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import cast
 
 from csb_mcp.agents.claude.faults import fault_of
+from csb_mcp.agents.claude.pasted import as_typed
 from csb_mcp.lib.safe_open import names_in, open_regular
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import AgentFault, Message, ModelUsage, Transcript
@@ -23,7 +24,7 @@ LIMIT = 1024**2
 _FOLDERS, _FILES = 64, 256  # more are not looked at
 _MESSAGES = 20_000  # whose parts are remembered
 _BLOCKS = 500  # of one message
-_MAX_TEXT = 64 * 1024
+_MAX_TEXT = 512 * 1024
 _MAX_ARGUMENTS = 1000
 _MAX_NAME = 200
 _MAX_TOKENS = 10**12
@@ -282,7 +283,7 @@ def _prompt(fields: Fields, message: Fields) -> list[str]:
     if any(block.get("type") == "tool_result" for block in blocks):
         return []
     text = "\n".join(filter(None, map(_said, blocks)))
-    return [text] if text and not text.startswith(_NO_PROMPT) else []
+    return [as_typed(text)] if text and not text.startswith(_NO_PROMPT) else []
 
 
 def _fault(fields: Fields, message: Fields) -> list[AgentFault]:
