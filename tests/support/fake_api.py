@@ -10,7 +10,7 @@ A turn is an object with any of::
     think     seconds for which it thinks before that
     tools     [[name, arguments], ...]: what it calls then
     usage     numbers that differ from USAGE
-    status    an error instead: 529, 429, 401, ...; `times` how often (once)
+    status    an error instead: 529, 429, 401, ...; `times` how often (once), `words` of its own
     delay     seconds before the first byte
 """
 
@@ -120,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
         turn = self.script.turn()
         time.sleep(turn.get("delay", 0))
         if status := turn.get("status"):
-            error = {"type": KINDS.get(status, "api_error"), "message": WORDS.get(status, "No")}
+            words = turn.get("words", WORDS.get(status, "No"))
+            error = {"type": KINDS.get(status, "api_error"), "message": words}
             self._json({"type": "error", "error": error}, status)
         else:
             self._answer(request, turn)

@@ -55,6 +55,16 @@ def test_a_recorded_screen_is_read_right(name: str) -> None:
     assert told(read_screen(rows_of(name))) == expected
 
 
+def test_an_older_version_is_read_right_or_not_at_all() -> None:
+    folder = FOLDER.parent / "claude-2.0.30"
+    index: dict[str, dict[str, Any]] = json.loads((folder / "index.json").read_text())
+    assert {path.stem for path in folder.glob("*.txt")} == set(index)
+    for name, expected in index.items():
+        del expected["what"]
+        assert told(read_screen((folder / f"{name}.txt").read_text().split("\n"))) == expected, name
+        assert expected["state"] == ("question" if "permission" in name else "unknown")
+
+
 @pytest.mark.parametrize("name", INDEX)
 @pytest.mark.parametrize(("sign", "other"), [("❯", ">"), ("─", "━"), ("─", "-")], ids="abc")
 def test_another_look_is_not_understood(name: str, sign: str, other: str) -> None:

@@ -73,4 +73,7 @@ class Claude:
 
 def _home() -> Path:
     """Of whom this process belongs to; an environment may say anything."""
-    return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # nobody's uid: there is nothing else
+        return Path(os.environ.get("HOME") or "/")

@@ -21,7 +21,7 @@ TICKED = "[✔] "
 """How the label of a chosen one of several begins."""
 
 RULE = re.compile(r"─{40,}$")
-_DASHES = re.compile(r"\s*╌{20,}$")
+_BORDER = re.compile(r"\s*[╌─╭╮╰╯]{20,}$")
 _NUMBERED = re.compile(r"(?P<mark>\s*❯ |\s+)(?P<key>\d{1,2})\. (?P<label>\S.*)$")
 _PLAIN = re.compile(r"(?P<mark>\s*❯ |\s+)(?P<label>\S.*)$")
 _KEYS = re.compile(
@@ -160,7 +160,7 @@ def _permission(rows: Sequence[str]) -> Question | None:
 
 
 def _body(rows: Sequence[str]) -> list[str]:
-    kept = (row.strip().removeprefix("│").strip() for row in rows if not _DASHES.fullmatch(row))
+    kept = (row.strip().strip("│").strip() for row in rows if not _BORDER.fullmatch(row))
     return [row for row in kept if row and not row.startswith("Tip: ")]
 
 
@@ -181,8 +181,7 @@ def _plan(rows: Sequence[str]) -> Question | None:
     if not ends or not starts or not (choices := _numbered(body[starts[-1] :])):
         return None
     free = any(choice.label.startswith("Tell Claude") for choice in choices)
-    said = [row for row in _body(body[: starts[-1]]) if not re.fullmatch(r"─+", row)]
-    return _question("plan", "\n".join(said), choices, free=free)
+    return _question("plan", "\n".join(_body(body[: starts[-1]])), choices, free=free)
 
 
 def _choice(rows: Sequence[str]) -> Question | None:

@@ -7,6 +7,7 @@ Between two looks nothing is kept open, and of each file only how far it was rea
 
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ _MAX_TOKENS = 10**12
 _OVER = {"end_turn", "stop_sequence", "max_tokens", "refusal"}
 # What stands where a prompt does and was not typed.
 _NO_PROMPT = ("<command-", "<local-command-", "<bash-", "<task-", "[Request interrupted")
+_NOTHING = ModelUsage()
 Fields = Mapping[str, object]
 
 
@@ -47,7 +49,7 @@ class _File:
 class _Told:
     """What was told of one message."""
 
-    usage: ModelUsage = field(default_factory=ModelUsage)
+    usage: ModelUsage = _NOTHING
     blocks: set[str] = field(default_factory=set[str])
 
 
@@ -58,7 +60,7 @@ class ClaudeTranscripts:
         self._home = home
         self._folder = folder
         self._files: dict[str, _File] = {}
-        self._told: dict[str, _Told] = {}
+        self._told: OrderedDict[str, _Told] = OrderedDict()  # a dict finds its first slowly
 
     def read(self) -> Transcript:
         """See ``ports.Transcripts.read``."""
@@ -170,14 +172,14 @@ class ClaudeTranscripts:
         told = self._told.get(name)
         if told is None:
             if len(self._told) >= _MESSAGES:
-                del self._told[next(iter(self._told))]
+                self._told.popitem(last=False)
             told = self._told[name] = _Told()
-        known = told.usage
-        usage, side = _more(known, _usage(message)), fields.get("isSidechain") is True
-        told.usage = known + usage
+        usage, side = _more(told.usage, _usage(message)), fields.get("isSidechain") is True
+        if usage is not _NOTHING:
+            told.usage = usage if told.usage is _NOTHING else told.usage + usage
         texts, tools = _new_blocks(message, told.blocks)
         over = _text(message, "stop_reason", _MAX_NAME) in _OVER and bool(texts) and not side
-        if usage.total or texts or tools:
+        if usage is not _NOTHING or texts or tools:
             yield Message(
                 id=name,
                 time=_time(fields),
@@ -202,7 +204,10 @@ def _fields(value: object) -> Fields:
 
 def _text(fields: Fields, name: str, limit: int) -> str:
     value = fields.get(name)
-    return one_line(value, limit) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    plain = len(value) <= limit and value.isascii() and value.isprintable()
+    return value if plain else one_line(value, limit)
 
 
 def _blocks(message: Fields) -> list[Fields]:
@@ -257,6 +262,8 @@ def _count(usage: Fields, name: str) -> int:
 
 def _more(known: ModelUsage, now: ModelUsage) -> ModelUsage:
     """What ``now`` has more: a message's first lines may stand there before it is all counted."""
+    if known is _NOTHING or known == now:
+        return _NOTHING if now in (_NOTHING, known) else now
     return ModelUsage(
         input=max(0, now.input - known.input),
         output=max(0, now.output - known.output),
