@@ -6,6 +6,7 @@ act), or reads more than it was told to.
 
 import ctypes
 import errno
+import itertools
 import os
 import stat
 import struct
@@ -80,6 +81,21 @@ def read_regular(root: int | str | os.PathLike[str], path: str, limit: int) -> b
     try:
         with open(fd, "rb", closefd=False) as file:
             return file.read(limit)
+    finally:
+        os.close(fd)
+
+
+def names_in(root: int, path: str, limit: int) -> list[str]:
+    """At most ``limit`` names from the folder ``path`` beneath ``root``, in no order.
+
+    Raises OSError: ELOOP (a link), EXDEV (outside), ENOTDIR, ENOENT.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    how = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    fd = _openat2(root, path, flags, how)
+    try:
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in itertools.islice(entries, limit)]
     finally:
         os.close(fd)
 

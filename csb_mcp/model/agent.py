@@ -52,7 +52,8 @@ class Question:
     """What the agent waits for. ``id`` changes when another question takes its place.
 
     ``kind`` is ``permission``, ``trust``, ``plan``, ``choice`` or ``text``. ``tool`` is the tool
-    that wants to run, ``detail`` what it wants to do. ``free``: text may be given too.
+    that wants to run, ``detail`` what it wants to do. ``free``: text may be given too. ``marked``:
+    key of the option that Enter would take, if any.
     """
 
     id: str
@@ -61,14 +62,15 @@ class Question:
     options: tuple[Option, ...]
     tool: str = ""
     free: bool = False
+    marked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFault:
     """What it stopped at, in its words, and what to do next.
 
-    ``kind``: ``rate_limit``, ``overloaded``, ``login``, ``network``, ``crashed``, ``disk_full``,
-    ``api`` or ``other``.
+    ``kind``: ``rate_limit``, ``overloaded``, ``login``, ``billing``, ``network``, ``crashed``,
+    ``disk_full``, ``api`` or ``other``.
     """
 
     kind: str
@@ -81,8 +83,9 @@ class HookFact:
     """One hook of an agent, read.
 
     ``kind``: ``started``, ``prompt`` (one was submitted), ``tool``, ``tool_done``, ``permission``
-    (it asks for one), ``notified``, ``finished`` (the turn is over) or ``ended``. ``text``: the
-    prompt, the message, or what the tool shall do.
+    (it asks for one), ``notified``, ``finished`` (the turn is over), ``failed`` (so is it, by an
+    error) or ``ended``. ``text``: the prompt, the message, or what the tool shall do;
+    the beginning of it where it is long.
     """
 
     kind: str
@@ -130,10 +133,10 @@ class ModelUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of the model in a transcript, for the first time.
+    """One message of the model in a transcript, or what is new of it: its parts bear one ``id``.
 
-    ``tools`` are the tools that it calls, each with its arguments as one line. ``text`` is what it
-    says. ``turn_over``: with it the turn ends.
+    They add up: no tokens, tool or text come twice. ``tools`` are the tools that it calls, each
+    with its arguments as one line. ``text`` is what it says. ``turn_over``: with it the turn ends.
     """
 
     id: str
