@@ -38,7 +38,8 @@ class SandboxSpec:
     ``env`` is added to the payload's environment; it never appears in an argument vector.
     ``allow_hosts`` are hosts as :mod:`csb_mcp.model.egress` writes them, or names of presets;
     ``secrets`` are names of the settings' secrets, ``forward`` of what is let in from the host.
-    ``verify``: attack it before it is given out, and take it back if an attack succeeds.
+    ``task``: the first prompt of its agent, submitted and proved before it is given out; it is not
+    kept. ``verify``: attack it before it is given out, and take it back if an attack succeeds.
     """
 
     project_dir: Path
@@ -60,6 +61,7 @@ class SandboxSpec:
     secrets: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     verify: bool = False
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

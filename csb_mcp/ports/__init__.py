@@ -10,7 +10,7 @@ from csb_mcp.ports.display import Display, Displays
 from csb_mcp.ports.egress import ClientOf, Gate, Gates, WayOut
 from csb_mcp.ports.limits import Enclosure, Limiter, Meter
 from csb_mcp.ports.service import SandboxService
-from csb_mcp.ports.storage import Keeper, Store, Watcher
+from csb_mcp.ports.storage import Keeper, Spool, Spools, Store, Watcher
 from csb_mcp.ports.terminal import Terminal, Terminals
 from csb_mcp.ports.verification import Prober
 
@@ -31,6 +31,8 @@ __all__ = [
     "Program",
     "SandboxService",
     "Seed",
+    "Spool",
+    "Spools",
     "Store",
     "Stroke",
     "Terminal",

@@ -19,6 +19,7 @@ from csb_mcp.errors import CreateFailed, CsbError, TerminalFailed
 from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import (
+    AgentState,
     Folders,
     Limits,
     Outcome,
@@ -28,7 +29,9 @@ from csb_mcp.model import (
     SandboxState,
     Verification,
 )
-from csb_mcp.ports import Backend, Enclosure, Meter
+from csb_mcp.ports import Backend, Enclosure, Meter, Program
+from csb_mcp.service.agents.needs import first_prompt, with_needs
+from csb_mcp.service.agents.supervisor import Supervisor
 from csb_mcp.service.calls import finish
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.egress import VERIFY_SECONDS
@@ -64,6 +67,7 @@ class Lifecycle:
         self._registering = asyncio.Lock()
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
         self._gatekeeper = Gatekeeper(pieces, registry, events, self._vigil.warn)
+        self._supervisor = Supervisor(settings, pieces, registry, events)
         self._sampler = Sampler(settings, registry, meter, self)
         self._restart = Restart(
             settings, pieces, registry, events, roll_back=self._roll_back, begin=self._begin
@@ -71,18 +75,58 @@ class Lifecycle:
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :meth:`~csb_mcp.ports.SandboxService.create`."""
-        check_spec(spec, self._settings, tuple(self._pieces.backends))
+        agents = self._pieces.agents
+        check_spec(spec, self._settings, tuple(self._pieces.backends), tuple(agents))
+        spec = with_needs(spec, agents.get(spec.agent), self._settings)
         allowed = normal_rules(spec.allow_hosts, "allow_hosts")
         check_bound(allowed, self._settings.egress_hosts, "allow_hosts")
         spec = replace(spec, allow_hosts=allowed)
+        program = await self._program(spec)
         project = open_project(spec.project_dir, self._settings)
         try:
             async with self._registering:  # each takes a uid and a name that none other has
                 sandbox = await self._register(spec, project)
             async with self._registry.lock(sandbox.id):
-                return await self._bring_up(sandbox, project)
+                running = await self._bring_up(sandbox, project, program)
         finally:
             os.close(project.fd)
+        if spec.task is not None:
+            await self._give(running, spec.task)
+        return self._registry.find(running.id)
+
+    async def _program(self, spec: SandboxSpec) -> Program | None:
+        """Its agent's, found on this host before anything is made. Raises HostUnable."""
+        agent = self._pieces.agents.get(spec.agent)
+        if agent is None:
+            return None
+        return await asyncio.to_thread(agent.program, self._settings, spec.command)
+
+    async def _give(self, sandbox: Sandbox, task: str) -> None:
+        """Its first prompt. Its lock is not held: its watch must be able to see it ready."""
+        try:
+            await first_prompt(self._registry.running(sandbox.id), task)
+        except BaseException as error:
+            await finish(self._take_back(sandbox.id, error))
+            if not isinstance(error, CsbError):
+                raise
+            raise CreateFailed(
+                error.message, stage="task", sandbox=sandbox.id, hint=error.hint
+            ) from error
+
+    async def _take_back(self, sandbox_id: str, error: BaseException) -> None:
+        why = error if isinstance(error, CsbError) else "cancelled"
+        reason = f"create failed in stage 'task': {why}"
+        async with self._registry.lock(sandbox_id):
+            if (live := self._registry.live.get(sandbox_id)) is not None:
+                await self._end(live, SandboxState.FAILED, reason, None)
+            await self._pieces.keeper.remove(self._pieces.keeper.folders(sandbox_id))
+            ended = replace(
+                self._registry.find(sandbox_id),
+                state=SandboxState.FAILED,
+                name=None,
+                reason=reason,
+            )
+            await self._registry.put_ended(ended)
 
     async def _register(self, spec: SandboxSpec, project: Project) -> Sandbox:
         backend = self._pieces.backends[spec.backend]
@@ -99,6 +143,9 @@ class Lifecycle:
             unguarded=tuple(backend.unguarded(project.path)),
             attach=_attach(self._pieces.keeper.folders(made), uid),
             allowed_hosts=spec.allow_hosts,
+            agent_state=(
+                AgentState.STARTING if spec.agent in self._pieces.agents else AgentState.NONE
+            ),
         )
         try:
             await finish(self._registry.add(sandbox))
@@ -107,10 +154,12 @@ class Lifecycle:
             raise
         return sandbox
 
-    async def _bring_up(self, sandbox: Sandbox, project: Project) -> Sandbox:
+    async def _bring_up(
+        self, sandbox: Sandbox, project: Project, program: Program | None
+    ) -> Sandbox:
         creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
         try:
-            live = await creation.run(project)
+            live = await creation.run(project, program)
             if sandbox.spec.verify:
                 creation.stage = "verify"
                 await self._verify(live, sandbox)
@@ -159,6 +208,8 @@ class Lifecycle:
         self._registry.live[live.id] = live
         self._spawn(live, self._watch(live))
         self._spawn(live, self._vigil.files(sandbox))
+        for work in self._supervisor.watches(live, sandbox):
+            self._spawn(live, work)
         if sandbox.spec.network == "allowlist":
             self._spawn(live, self._gatekeeper.watch(live))
         if sandbox.spec.ttl is not None:

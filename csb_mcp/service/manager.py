@@ -21,7 +21,6 @@ from csb_mcp.model import (
 )
 from csb_mcp.ports import Meter, Store
 from csb_mcp.service.calls import answering
-from csb_mcp.service.console import Console
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.desktop import Desktop
 from csb_mcp.service.egress import WayOuts
@@ -29,10 +28,11 @@ from csb_mcp.service.events import Events
 from csb_mcp.service.lifecycle import Lifecycle
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.sampler import with_running
+from csb_mcp.service.supervision import Supervision
 from csb_mcp.service.waits import Waiter
 
 
-class Manager(Console, Desktop, WayOuts):
+class Manager(Supervision, Desktop, WayOuts):
     """The :class:`~csb_mcp.ports.SandboxService`; its other calls are the bases'."""
 
     def __init__(self, settings: Settings, pieces: Pieces, store: Store, meter: Meter) -> None:
