@@ -46,7 +46,8 @@ from csb_mcp.model import (
     SandboxState,
 )
 
-AGENTS = ("shell", "command")
+AGENTS = ("claude", "shell", "command")
+WITH_HOSTS = ("claude",)  # agents that need some
 WORKSPACES = ("direct",)
 FORMATS = ("png", "jpeg", "webp")
 MODES = ("any", "all")
@@ -57,7 +58,7 @@ _OFFSET_BITS = 62
 _CREATE = (
     *("project_dir", "name", "backend", "agent", "command", "network", "workspace"),
     *("geometry", "gl", "memory", "cpus", "pids", "ttl", "idle_timeout", "env"),
-    *("allow_hosts", "secrets", "forward", "verify"),
+    *("allow_hosts", "secrets", "forward", "verify", "task"),
 )
 
 
@@ -128,7 +129,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
 
     ``network`` may be true (``full``) or false (``none``), as in the earlier manager's REST body.
     Without ``agent``, a ``command`` means ``agent="command"``; without ``network``, hosts or
-    secrets mean ``allowlist``.
+    secrets mean ``allowlist``, and so does an agent that needs some.
     """
     fields = Fields(values, _CREATE)
     command = fields.get("command", command_line, ())
@@ -141,6 +142,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
         )
     allow_hosts = fields.get("allow_hosts", hosts, ())
     secrets = fields.get("secrets", secret_names, ())
+    task = fields.get("task", non_empty, None)
     by_proxy = "allow_hosts" if allow_hosts else "secrets" if secrets else ""
     return SandboxSpec(
         project_dir=fields.need("project_dir", project),
@@ -148,7 +150,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
         backend=fields.get("backend", name, "bubblewrap"),
         agent=agent,
         command=command,
-        network=_network(fields, by_proxy),
+        network=_network(fields, by_proxy, "allowlist" if agent in WITH_HOSTS else "none"),
         workspace=fields.get("workspace", one_of(WORKSPACES), "direct"),
         geometry=fields.get("geometry", geometry, DEFAULT_GEOMETRY),
         gl=fields.get("gl", truth, False),
@@ -162,12 +164,13 @@ def sandbox_spec(values: object) -> SandboxSpec:
         secrets=secrets,
         forward=fields.get("forward", forwards, ()),
         verify=fields.get("verify", truth, False),
+        task=task,
     )
 
 
-def _network(fields: Fields, by_proxy: str) -> str:
+def _network(fields: Fields, by_proxy: str, usual: str) -> str:
     """``by_proxy``: the argument, if any, that needs the egress proxy."""
-    found = fields.get("network", network, "allowlist" if by_proxy else "none")
+    found = fields.get("network", network, "allowlist" if by_proxy else usual)
     if by_proxy and found != "allowlist":
         raise InvalidInput(
             f'network "{found}" has no proxy for them',

@@ -74,6 +74,11 @@ CONDITIONS = (
     Argument("--file", "a path exists inside", value="PATH", many="*"),
     Argument("--port", "something inside listens there", value="NUMBER", many="*"),
     Argument("--egress-request", "it asks for a host that nobody has answered for"),
+    Argument("--agent-state", "its agent is ready, working, question ...", value="STATE", many="*"),
+    Argument("--question", "its agent waits for an answer"),
+    Argument("--turn-finished", "its agent has ended a turn"),
+    Argument("--tokens-over", "its agent used more tokens", value="NUMBER", many="*"),
+    Argument("--cost-over", "its agent used more US dollars", value="NUMBER", many="*"),
 )
 
 _RUNNING = (
@@ -135,7 +140,13 @@ _LIFE = (
             Argument("project_dir", "the folder; the same path inside", values="folder"),
             Argument("--name", "lower-case letters, digits, . _ -", value="NAME"),
             Argument("--backend", "what isolates it", value="NAME", default="bubblewrap"),
-            Argument("--agent", "who works in it", choices=("shell", "command"), default="shell"),
+            Argument(
+                "--agent",
+                "who works in it",
+                choices=("claude", "shell", "command"),
+                default="shell",
+            ),
+            Argument("--task", "the first prompt of its agent", value="TEXT"),
             Argument(
                 "--network",
                 "how far it reaches",
@@ -372,9 +383,44 @@ _DISPLAY = (
     ),
 )
 
+_AGENT = (
+    Verb(
+        "observe",
+        "what its agent does, by which evidence, and what it used",
+        (_SANDBOX, _CURSOR, _JSON),
+        "All of it is the sandbox's word.",
+        module="supervision",
+    ),
+    Verb(
+        "prompt",
+        "give its agent a prompt; returns once that is proved submitted",
+        (
+            _SANDBOX,
+            Argument("text", "- reads it from stdin"),
+            Argument("--queue", "if it is not ready, submit it later"),
+            _JSON,
+        ),
+        module="supervision",
+    ),
+    Verb(
+        "answer",
+        "answer its agent's question",
+        (
+            _SANDBOX,
+            Argument("question", "its id, as observe tells"),
+            Argument("option", "its key"),
+            Argument("--text", "to say beside it", value="TEXT"),
+            _JSON,
+        ),
+        "Refused if that question is not on its screen now.",
+        module="supervision",
+    ),
+)
+
 GROUPS = (
     ("Life of a sandbox", _LIFE),
     ("Terminal and commands", _TERMINAL),
+    ("Its agent", _AGENT),
     ("Display", _DISPLAY),
     ("The way out", _OUTSIDE),
     ("The program itself", _RUNNING),
