@@ -19,6 +19,7 @@ from csb_mcp.service.agents.prompts import (
     PROVED_SECONDS,
     check_ready,
     choose,
+    settled,
     submit,
     until_ready,
 )
@@ -61,6 +62,7 @@ class Supervision(Console):
             return await self._queue(live, watch, text)
         async with answering(live, _SECONDS + PROVED_SECONDS), watch.speaking:
             before = await watch.look()
+            await settled(watch)
             check_ready(live, watch)
             cursor = self._cursor(live, before)
             source, retried = await submit(live, watch, text)

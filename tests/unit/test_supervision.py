@@ -263,7 +263,9 @@ async def test_a_turn_and_what_it_used(service: Manager, world: World) -> None:
         waiting = asyncio.create_task(inside.waited(TurnFinished()))
         await asyncio.sleep(0.02)
         inside.hook("prompt", text="go")
-        inside.news.append(Transcript(messages=(message(tokens, tools=(("Bash", "ls"),)),)))
+        inside.news.append(
+            Transcript(messages=(message(tokens, tools=(("Bash", "ls"),), turn_over=True),))
+        )
         await inside.state(AgentState.WORKING)
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -274,6 +276,7 @@ async def test_a_turn_and_what_it_used(service: Manager, world: World) -> None:
     assert (usage.turns, usage.tool_calls) == (2, 2)
     assert usage.cost == pytest.approx(0.015)
     assert usage.turn_cost == pytest.approx(0.005)
+    await eventually(lambda: not inside.watch.changes)
     await asyncio.sleep(0.1)
     ends = [e.data for e in await happened(service, inside.id) if e.kind == "turn_finished"]
     assert [(end["said"], end["tokens"]) for end in ends] == [("done", "1000"), ("done", "500")]
@@ -338,6 +341,23 @@ async def test_a_prompt_is_proved(service: Manager, world: World) -> None:
     sent = await service.send_prompt(inside.id, "do\nthis ", queue=False)
     assert (sent.proof, sent.retried, sent.queued) == ("hook", False, False)
     assert inside.terminal.typed == ["do\nthis ", "<Enter>"]
+
+
+async def test_a_prompt_waits_for_the_input_line_after_a_turn(
+    service: Manager, world: World
+) -> None:
+    inside = await made(service, world)
+    await inside.shows("working")
+    inside.hook("prompt", text="first")
+    await inside.state(AgentState.WORKING)
+    inside.hook("finished")
+    await inside.state(AgentState.READY)
+    inside.when_typed(lambda it: it == "<Enter>" and inside.hook("prompt", text="go"))
+    sending = asyncio.create_task(service.send_prompt(inside.id, "go", queue=False))
+    await asyncio.sleep(0.05)
+    assert inside.terminal.typed == []
+    inside.terminal.show("ready")
+    assert (await sending).proof == "hook"
 
 
 async def test_enter_is_retried_once(service: Manager, world: World) -> None:

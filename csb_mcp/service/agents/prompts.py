@@ -16,6 +16,7 @@ from csb_mcp.service.registry import Live
 PROVED_SECONDS = 15.0  # from the last key on; then it is said not to have been submitted
 _RETRY_SECONDS = 4.0
 _GONE_SECONDS = 10.0
+_SETTLE_SECONDS = 3.0
 _ROWS = 12  # of the screen, in an error
 _COLUMNS = 160
 _SLICE = 0.25
@@ -34,6 +35,12 @@ async def until_ready(live: Live, watch: AgentWatch, seconds: float) -> None:
                 hint=await last_rows(live),
             )
         await beat_within(watch.news, watch.news.count, _SLICE)
+
+
+async def settled(watch: AgentWatch) -> None:
+    """Wait a moment for the input line, if a hook has just told of the turn's end."""
+    ready = AgentState.READY
+    await _until(watch, lambda: watch.view.state is not ready or _is_ready(watch), _SETTLE_SECONDS)
 
 
 def _is_ready(watch: AgentWatch) -> bool:

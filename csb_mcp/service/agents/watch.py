@@ -38,6 +38,7 @@ _TICK = 0.5  # a look without a beat
 _SCREEN_PAUSE = 0.05  # between two readings of a screen that changes all the time
 _TRANSCRIPT_PAUSE = 0.25
 _FLOOD_PAUSE = 0.5
+_LATE = 1.0  # a transcript may lag behind the hook that tells of a turn's end
 _READS = 256  # of 1 MiB, one after another
 _CHANGES = 64  # kept for whoever publishes them
 _TEXT = 500
@@ -78,6 +79,8 @@ class AgentWatch:
         self._reading = asyncio.Lock()
         self._turn = False
         self._ended: list[str] = []  # what was said at the end of turns not yet told of
+        self._ended_at = 0.0
+        self._whole = False  # the transcript has the end of the turn
         self.screen = _UNKNOWN
         self.view = AgentView(state=AgentState.STARTING, since=time.time())
         self.usage = AgentUsage()
@@ -198,6 +201,7 @@ class AgentWatch:
         now = time.time()
         self._ledger.by_transcript += len(found.prompts)
         self._ledger.add(found.messages)
+        self._whole = self._whole or any(message.turn_over for message in found.messages)
         for prompt in found.prompts:
             self.proof.saw(Source.TRANSCRIPT, prompt)
         if (evidence := by_transcript(found, now)) is not None:
@@ -206,12 +210,12 @@ class AgentWatch:
             self._fault = found.faults[-1]
 
     def _begin_turn(self) -> None:
-        self._turn, self._fault = True, None
+        self._turn, self._fault, self._whole = True, None, False
         self._ledger.begin()
 
     def _end_turn(self, said: str) -> None:
         if self._turn:
-            self._turn = False
+            self._turn, self._ended_at = False, time.time()
             self._ended.append(one_line(said, _TEXT))
             self.view = replace(self.view, finished=self.view.finished + 1)
 
@@ -276,7 +280,9 @@ class AgentWatch:
             self.changes.append(("question", _question_data(now.question)))
 
     def _tell_ends(self) -> None:
-        """Once the transcripts were read, so that what a turn used is whole."""
+        """Once the transcript has all of it, which may come after the hook, or never."""
+        if self._ended and not self._whole and time.time() - self._ended_at < _LATE:
+            return
         ended, self._ended = self._ended, []
         for said in ended:
             used, spent = self.usage.turn.total, f"{self.usage.turn_cost:.4f}"
