@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from csb_mcp.decode.conditions import conditions
+from csb_mcp.decode.conditions import MAX_TOKENS, conditions
 from csb_mcp.decode.egress import forwards, hosts, secret_names
 from csb_mcp.decode.fields import Fields
 from csb_mcp.decode.values import (
@@ -15,6 +15,7 @@ from csb_mcp.decode.values import (
     command_timeout,
     cpus,
     cursors,
+    dollars,
     duration,
     environment,
     geometry,
@@ -40,6 +41,7 @@ from csb_mcp.model import (
     DEFAULT_MEMORY,
     DEFAULT_PIDS,
     MAX_ROWS,
+    Budget,
     Condition,
     Region,
     SandboxSpec,
@@ -52,13 +54,14 @@ WORKSPACES = ("direct",)
 FORMATS = ("png", "jpeg", "webp")
 MODES = ("any", "all")
 TARGETS = ("terminal", "display")
+MAX_TURNS = 10**6
 MAX_LOG = 1024 * 1024
 _DEFAULT_LOG = 64 * 1024
 _OFFSET_BITS = 62
 _CREATE = (
     *("project_dir", "name", "backend", "agent", "command", "network", "workspace"),
     *("geometry", "gl", "memory", "cpus", "pids", "ttl", "idle_timeout", "env"),
-    *("allow_hosts", "secrets", "forward", "verify", "task"),
+    *("allow_hosts", "secrets", "forward", "verify", "task", "max_tokens", "max_cost", "max_turns"),
 )
 
 
@@ -116,6 +119,14 @@ class TakeScreenshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Arguments of resume."""
+
+    sandbox: str
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
 class ReadLog:
     """Arguments of logs. ``offset`` None: the last ``limit`` bytes."""
 
@@ -165,7 +176,22 @@ def sandbox_spec(values: object) -> SandboxSpec:
         forward=fields.get("forward", forwards, ()),
         verify=fields.get("verify", truth, False),
         task=task,
+        budget=_budget(fields),
     )
+
+
+def _budget(fields: Fields) -> Budget:
+    return Budget(
+        max_tokens=fields.get("max_tokens", between(1, MAX_TOKENS), None),
+        max_cost=fields.get("max_cost", dollars, None),
+        max_turns=fields.get("max_turns", between(1, MAX_TURNS), None),
+    )
+
+
+def resume(values: object) -> Resume:
+    """Arguments of resume."""
+    fields = Fields(values, ("sandbox", "max_tokens", "max_cost", "max_turns"))
+    return Resume(fields.need("sandbox", reference), _budget(fields))
 
 
 def _network(fields: Fields, by_proxy: str, usual: str) -> str:

@@ -9,7 +9,7 @@ from csb_mcp.config import FORWARDS, NETWORKS
 from csb_mcp.decode.conditions import AGENT_STATES, CONDITIONS, MAX_TOKENS
 from csb_mcp.decode.desktop import BUTTONS, MAX_CLICKS, MAX_NOTCHES, MAX_POINTS
 from csb_mcp.decode.egress import MAX_HOST, MAX_HOSTS, MAX_SECRETS
-from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MODES, TARGETS, WORKSPACES
+from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MAX_TURNS, MODES, TARGETS, WORKSPACES
 from csb_mcp.decode.shapes import (
     NO_CONTROLS,
     Arguments,
@@ -47,6 +47,16 @@ _Y = whole("Pixels from the top", 0, MAX_WIDTH)
 _BUTTON = choice("Of the mouse", BUTTONS, default="left")
 _VARIABLE = "^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 
+_BUDGET: dict[str, Json] = {
+    "max_tokens": whole("Of its agent; then it is paused", 1, MAX_TOKENS),
+    "max_cost": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1_000_000,
+        "description": "US dollars of its agent; then it is paused",
+    },
+    "max_turns": whole("Of its agent; then it is paused", 1, MAX_TURNS),
+}
 CREATE = Arguments(
     {
         "project_dir": text(
@@ -123,9 +133,11 @@ CREATE = Arguments(
             "default": False,
         },
         "task": text("First prompt of its agent, proved submitted", least=1),
+        **_BUDGET,
     },
     ("project_dir",),
 )
+RESUME = Arguments(_BUDGET)
 LIST = Arguments(
     {"state": choice("Only those in it", tuple(state.value for state in SandboxState))}
 )

@@ -25,6 +25,7 @@ from csb_mcp.model.bounds import (
     MAX_TEXT,
     MAX_WAIT,
 )
+from csb_mcp.model.budget import NO_BUDGET, Budget
 from csb_mcp.model.egress import (
     Ask,
     Connection,
@@ -111,6 +112,7 @@ __all__ = [
     "MAX_ROWS",
     "MAX_TEXT",
     "MAX_WAIT",
+    "NO_BUDGET",
     "PRESETS",
     "AgentFault",
     "AgentState",
@@ -120,6 +122,7 @@ __all__ = [
     "Answered",
     "Ask",
     "BackgroundCommand",
+    "Budget",
     "CommandResult",
     "Condition",
     "Connection",

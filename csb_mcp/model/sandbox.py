@@ -7,6 +7,7 @@ from pathlib import Path
 
 from csb_mcp.model.agent import AgentState
 from csb_mcp.model.bounds import DEFAULT_MEMORY, DEFAULT_PIDS
+from csb_mcp.model.budget import NO_BUDGET, Budget
 from csb_mcp.model.egress import EgressRequest
 from csb_mcp.model.screen import DEFAULT_GEOMETRY, Geometry
 
@@ -39,7 +40,8 @@ class SandboxSpec:
     ``allow_hosts`` are hosts as :mod:`csb_mcp.model.egress` writes them, or names of presets;
     ``secrets`` are names of the settings' secrets, ``forward`` of what is let in from the host.
     ``task``: the first prompt of its agent, submitted and proved before it is given out; it is not
-    kept. ``verify``: attack it before it is given out, and take it back if an attack succeeds.
+    kept. ``budget`` bounds what its agent may use. ``verify``: attack it before it is given out,
+    and take it back if an attack succeeds.
     """
 
     project_dir: Path
@@ -62,6 +64,7 @@ class SandboxSpec:
     forward: tuple[str, ...] = ()
     verify: bool = False
     task: str | None = None
+    budget: Budget = NO_BUDGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

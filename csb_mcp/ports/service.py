@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from csb_mcp.model import (
+    NO_BUDGET,
     Answered,
     BackgroundCommand,
+    Budget,
     CommandResult,
     Condition,
     Egress,
@@ -53,8 +55,11 @@ class SandboxService(Protocol):
         """
         ...
 
-    async def resume(self, sandbox: str) -> Sandbox:
-        """Let it go on. Running already: gives the record. Raises as :meth:`pause`."""
+    async def resume(self, sandbox: str, budget: Budget = NO_BUDGET) -> Sandbox:
+        """Let it go on. Running already: gives the record. Raises as :meth:`pause`.
+
+        What ``budget`` gives replaces what its agent has; Conflict if one is used up all the same.
+        """
         ...
 
     async def stop(self, sandbox: str) -> Sandbox:

@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CreateFailed, CsbError, TerminalFailed
+from csb_mcp.errors import Conflict, CreateFailed, CsbError, TerminalFailed
 from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import (
     AgentState,
+    Budget,
     Folders,
     Limits,
     Outcome,
@@ -30,8 +31,10 @@ from csb_mcp.model import (
     Verification,
 )
 from csb_mcp.ports import Backend, Enclosure, Meter, Program
+from csb_mcp.service.agents.budgets import budget_words, used_up, with_budget
 from csb_mcp.service.agents.needs import first_prompt, with_needs
 from csb_mcp.service.agents.supervisor import Supervisor
+from csb_mcp.service.agents.waits import watch_of
 from csb_mcp.service.calls import finish
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.egress import VERIFY_SECONDS
@@ -67,7 +70,7 @@ class Lifecycle:
         self._registering = asyncio.Lock()
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
         self._gatekeeper = Gatekeeper(pieces, registry, events, self._vigil.warn)
-        self._supervisor = Supervisor(settings, pieces, registry, events)
+        self._supervisor = Supervisor(settings, pieces, registry, events, self)
         self._sampler = Sampler(settings, registry, meter, self)
         self._restart = Restart(
             settings, pieces, registry, events, roll_back=self._roll_back, begin=self._begin
@@ -240,9 +243,29 @@ class Lifecycle:
         """Hold its payload still. Raises SandboxEnded, Conflict."""
         return await finish(self._turn(sandbox_id, SandboxState.PAUSED))
 
-    async def resume(self, sandbox_id: str) -> Sandbox:
-        """Let it go on. Raises SandboxEnded, Conflict."""
+    async def resume(self, sandbox_id: str, budget: Budget) -> Sandbox:
+        """Let it go on, with a larger budget. Raises SandboxEnded, Conflict (it is used up)."""
+        await finish(self._grant(sandbox_id, budget))
         return await finish(self._turn(sandbox_id, SandboxState.RUNNING))
+
+    async def _grant(self, sandbox_id: str, budget: Budget) -> None:
+        async with self._registry.lock(sandbox_id):
+            live = self._registry.running(sandbox_id)
+            record = self._registry.find(sandbox_id)
+            if budget.given and live.agent is None:
+                watch_of(live)  # raises: there is nothing to count
+            budget = record.spec.budget.over(budget)
+            if live.agent is not None and (full := used_up(live.agent, budget)):
+                raise Conflict(
+                    f"its budget is used up: {full}",
+                    sandbox=sandbox_id,
+                    hint=f"resume it with a higher {full.split()[0]}, or stop it",
+                )
+            if budget != record.spec.budget:
+                asked = {**record.limits.asked, **budget_words(budget)}
+                limits = with_budget(record.limits, asked)
+                spec = replace(record.spec, budget=budget)
+                await self._registry.put(replace(record, spec=spec, limits=limits))
 
     async def _turn(self, sandbox_id: str, state: SandboxState) -> Sandbox:
         async with self._registry.lock(sandbox_id):
@@ -400,6 +423,7 @@ def _limits(spec: SandboxSpec, backend: Backend) -> Limits:
         asked["ttl"] = f"{spec.ttl:g}s"
     if spec.idle_timeout is not None:
         asked["idle_timeout"] = f"{spec.idle_timeout:g}s"
+    asked |= budget_words(spec.budget)
     bounds = backend.bounds(spec)
     asked |= {name: limit for name, (limit, _) in bounds.items()}
     return Limits(asked=asked, enforced_by={name: by for name, (_, by) in bounds.items()})

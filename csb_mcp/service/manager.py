@@ -9,6 +9,8 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, InvalidInput
 from csb_mcp.model import (
     MAX_WAIT,
+    NO_BUDGET,
+    Budget,
     Condition,
     Event,
     Metrics,
@@ -66,9 +68,9 @@ class Manager(Supervision, Desktop, WayOuts):
         """See :class:`~csb_mcp.ports.SandboxService`."""
         return await self._lifecycle.pause(self._registry.find(sandbox).id)
 
-    async def resume(self, sandbox: str) -> Sandbox:
+    async def resume(self, sandbox: str, budget: Budget = NO_BUDGET) -> Sandbox:
         """See :class:`~csb_mcp.ports.SandboxService`."""
-        return await self._lifecycle.resume(self._registry.find(sandbox).id)
+        return await self._lifecycle.resume(self._registry.find(sandbox).id, budget)
 
     async def stop(self, sandbox: str) -> Sandbox:
         """See :class:`~csb_mcp.ports.SandboxService`."""

@@ -50,6 +50,12 @@ def check_spec(
 
 
 def _check_supervised(spec: SandboxSpec, agents: tuple[str, ...]) -> None:
+    if spec.budget.given and spec.agent not in agents:
+        raise InvalidInput(
+            f"what agent {spec.agent!r} uses is not known",
+            field=next(iter(spec.budget.given)),
+            choices=agents,
+        )
     if spec.task is not None and spec.agent not in agents:
         raise InvalidInput(
             f"agent {spec.agent!r} takes no task",

@@ -14,12 +14,14 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import Conflict, CreateFailed, NotFound, SandboxEnded
 from csb_mcp.lib.pulse import Pulse, beat_within
 from csb_mcp.model import (
+    NO_BUDGET,
     AgentFault,
     AgentState,
     AgentUsage,
     AgentView,
     Answered,
     BackgroundCommand,
+    Budget,
     CommandResult,
     Condition,
     Connection,
@@ -145,8 +147,8 @@ class FakeService:
         self._called("pause")
         return self._set_state(sandbox, SandboxState.PAUSED)
 
-    async def resume(self, sandbox: str) -> Sandbox:
-        self._called("resume")
+    async def resume(self, sandbox: str, budget: Budget = NO_BUDGET) -> Sandbox:
+        self._called("resume", budget=budget)
         return self._set_state(sandbox, SandboxState.RUNNING)
 
     def _set_state(self, sandbox: str, state: SandboxState) -> Sandbox:

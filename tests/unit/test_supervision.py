@@ -21,6 +21,8 @@ from csb_mcp.model import (
     AgentFault,
     AgentState,
     AgentStateIs,
+    AgentView,
+    Budget,
     Condition,
     CostOver,
     Message,
@@ -35,6 +37,7 @@ from csb_mcp.model import (
     WaitResult,
 )
 from csb_mcp.service.agents import fusion, needs, prompts
+from csb_mcp.service.agents.stuck import Circles
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.manager import Manager
 from tests.support.fake_agent import FakeAgent
@@ -518,3 +521,121 @@ async def test_a_task_that_is_not_taken_leaves_nothing(service: Manager, world: 
 async def test_only_an_agent_takes_a_task(service: Manager, world: World) -> None:
     with pytest.raises(InvalidInput, match="task"):
         await service.create(SandboxSpec(project_dir=world.project, task="go"))
+
+
+# --- budgets
+
+
+async def test_a_budget_warns_and_then_pauses(service: Manager, world: World) -> None:
+    inside = await made(service, world, budget=Budget(max_tokens=100))
+    record = await service.get(inside.id)
+    assert record.limits.asked["max_tokens"] == "100"
+    assert record.limits.enforced_by["max_tokens"] == "csb-mcp"
+    inside.news.append(Transcript(messages=(message(79),)))
+    await eventually(lambda: inside.watch.usage.total.total == 79)
+    await asyncio.sleep(0.1)
+    assert "budget" not in await inside.kinds()
+    inside.news.append(Transcript(messages=(message(1),)))
+    await eventually(lambda: inside.watch.usage.total.total == 80)
+    await asyncio.sleep(0.1)
+    assert (await inside.kinds()).count("budget") == 1
+    assert (await service.get(inside.id)).state is SandboxState.RUNNING
+    inside.news.append(Transcript(messages=(message(30),)))
+    await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+    await eventually(lambda: registry(service).find(inside.id).warnings)
+    (warning,) = (await service.get(inside.id)).warnings
+    assert warning.startswith("paused: max_tokens 100, used 110; resume it with a higher")
+
+    with pytest.raises(Conflict, match="used up: max_tokens 100"):
+        await service.resume(inside.id)
+    with pytest.raises(Conflict, match="used up: max_tokens 110"):
+        await service.resume(inside.id, Budget(max_tokens=110))
+    resumed = await service.resume(inside.id, Budget(max_tokens=200))
+    assert (resumed.state, resumed.spec.budget) == (SandboxState.RUNNING, Budget(max_tokens=200))
+    assert resumed.limits.asked["max_tokens"] == "200"
+    await asyncio.sleep(0.1)
+    assert (await service.get(inside.id)).state is SandboxState.RUNNING
+    inside.news.append(Transcript(messages=(message(90),)))
+    await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+
+
+async def test_a_last_turn_may_end(service: Manager, world: World) -> None:
+    inside = await made(service, world, budget=Budget(max_turns=1))
+    await inside.shows("ready")
+    inside.hook("prompt", text="go")
+    await inside.shows("working")
+    await asyncio.sleep(0.2)
+    assert (await service.get(inside.id)).state is SandboxState.RUNNING
+    inside.hook("finished")
+    await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+
+
+async def test_a_cost_that_is_not_known_is_said_so(service: Manager, world: World) -> None:
+    inside = await made(service, world, budget=Budget(max_cost=0.001))
+    inside.news.append(Transcript(messages=(message(500, model="unheard-of"),)))
+    await eventually(lambda: registry(service).find(inside.id).warnings)
+    assert "unheard-of" in registry(service).find(inside.id).warnings[0]
+    assert registry(service).find(inside.id).state is SandboxState.RUNNING
+    inside.news.append(Transcript(messages=(message(100),)))
+    await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+
+
+async def test_a_budget_outlives_a_daemon(world: World) -> None:
+    async with world.service() as service:
+        inside = await made(service, world, budget=Budget(max_tokens=100, max_cost=2.5))
+    async with world.service() as service:
+        record = await service.get(inside.id)
+        assert record.spec.budget == Budget(max_tokens=100, max_cost=2.5)
+        inside = Inside(service, world, inside.id)
+        inside.news.append(Transcript(messages=(message(100),)))
+        await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+
+
+async def test_a_shell_has_no_budget(service: Manager, world: World) -> None:
+    with pytest.raises(InvalidInput, match="max_turns"):
+        await service.create(SandboxSpec(project_dir=world.project, budget=Budget(max_turns=1)))
+    shell = (await service.create(SandboxSpec(project_dir=world.project))).id
+    with pytest.raises(Conflict, match="no agent"):
+        await service.resume(shell, Budget(max_turns=1))
+    assert (await service.resume(shell)).state is SandboxState.RUNNING
+
+
+# --- stuck
+
+
+async def test_the_same_call_again_and_again(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    for number in (1, 2, 1, 1, 1, 1):
+        calls = (("Bash", f"ls {number}"),)
+        inside.news.append(Transcript(messages=(message(1, tools=calls),)))
+    await eventually(lambda: inside.watch.usage.tool_calls == 6)
+    await asyncio.sleep(0.1)
+    assert "stuck" not in await inside.kinds()
+    for _ in range(3):
+        inside.news.append(Transcript(messages=(message(1, tools=(("Bash", "ls 1"),)),)))
+    await eventually(lambda: inside.watch.usage.tool_calls == 9)
+    await asyncio.sleep(0.1)
+    (event,) = [e for e in await happened(service, inside.id) if e.kind == "stuck"]
+    assert (event.data["why"], event.data["evidence"]) == ("repeats", "5 times Bash ls 1")
+
+
+def test_tokens_that_burn_while_nothing_happens() -> None:
+    circles, view = Circles(), AgentView(state=AgentState.WORKING, since=0.0)
+    circles.screen(["✻ Thinking… (3s · 120 tokens)"], 0, 10.0)
+    circles.screen(["✶ Thinking… (900s · 29,120 tokens)"], 29_000, 400.0)
+    assert circles.look(view, 5000, 400.0) is None  # slow, but cheap
+    found = circles.look(view, 30_000, 400.0)
+    assert found is not None
+    assert (found["why"], "30000 tokens in 390 s" in found["evidence"]) == ("still", True)
+    assert circles.look(view, 40_000, 500.0) is None  # told once
+    circles.screen(["something new"], 40_000, 510.0)
+    assert circles.look(view, 40_000, 600.0) is None
+
+
+def test_an_error_that_stays() -> None:
+    fault = AgentFault(kind="login", words="log in", hint="give a key")
+    circles, view = Circles(), AgentView(state=AgentState.ERROR, since=10.0, fault=fault)
+    assert circles.look(view, 0, 100.0) is None
+    found = circles.look(view, 0, 200.0)
+    assert found == {"why": "error", "evidence": "log in", "suggestion": "give a key"}
+    assert circles.look(view, 0, 300.0) is None

@@ -32,6 +32,7 @@ from csb_mcp.ports import Agent, Spool, Terminal, Transcripts
 from csb_mcp.service.agents.fusion import GRACE, by_hook, by_screen, by_transcript, fused, kept
 from csb_mcp.service.agents.ledger import Ledger
 from csb_mcp.service.agents.proof import Proof
+from csb_mcp.service.agents.stuck import Circles, Stuck
 
 _log = logging.getLogger(__name__)
 _TICK = 0.5  # a look without a beat
@@ -71,6 +72,7 @@ class AgentWatch:
         self._spool = spool
         self._transcripts = transcripts
         self._ledger = Ledger(prices)
+        self._circles = Circles()
         self._hook: Evidence | None = None
         self._hook_at = self._looked = 0.0
         self._transcript: Evidence | None = None
@@ -90,6 +92,11 @@ class AgentWatch:
         self.speaking = asyncio.Lock()
         self.answering = asyncio.Lock()
         self.queued = 0
+
+    @property
+    def in_turn(self) -> bool:
+        """A turn has begun and not ended."""
+        return self._turn
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -152,6 +159,7 @@ class AgentWatch:
         rows = await self._terminal.rows(None)
         self.screen = self._understood(rows)
         now = time.time()
+        self._circles.screen([text for _, text in rows.rows], self.usage.total.total, now)
         self._on_screen, self._looked = kept(self._on_screen, by_screen(self.screen, now)), now
         self._refresh()
         return rows
@@ -201,6 +209,7 @@ class AgentWatch:
         now = time.time()
         self._ledger.by_transcript += len(found.prompts)
         self._ledger.add(found.messages)
+        self._tell_stuck(self._circles.calls(found.messages))
         self._whole = self._whole or any(message.turn_over for message in found.messages)
         for prompt in found.prompts:
             self.proof.saw(Source.TRANSCRIPT, prompt)
@@ -238,6 +247,7 @@ class AgentWatch:
         )
         self.usage = self._ledger.usage
         self._note_changes(before, found)
+        self._tell_stuck(self._circles.look(self.view, self.usage.total.total, now))
         self.news.beat()
 
     def _evidence(self) -> tuple[Evidence, ...]:
@@ -278,6 +288,10 @@ class AgentWatch:
                 self.changes.append(("agent_error", _fault_data(now.fault, found)))
         if now.question is not None and now.question.id != _id(before.question):
             self.changes.append(("question", _question_data(now.question)))
+
+    def _tell_stuck(self, stuck: Stuck | None) -> None:
+        if stuck is not None:
+            self.changes.append(("stuck", stuck))
 
     def _tell_ends(self) -> None:
         """Once the transcript has all of it, which may come after the hook, or never."""

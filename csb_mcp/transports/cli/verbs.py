@@ -64,6 +64,12 @@ _CURSOR = Argument("--cursor", "from an earlier answer", value="CURSOR")
 _HOST = Argument("host", "example.org, *.example.org, either with :PORT, or a preset")
 _STATES = ("creating", "running", "paused", "stopped", "dead", "failed")
 
+_BUDGET = (
+    Argument("--max-tokens", "of its agent; then it is paused", value="NUMBER"),
+    Argument("--max-cost", "US dollars of its agent; then it is paused", value="NUMBER"),
+    Argument("--max-turns", "of its agent; then it is paused", value="NUMBER"),
+)
+
 CONDITIONS = (
     Argument("--terminal-text", "this stands on the terminal", value="TEXT", many="*"),
     Argument("--terminal-regex", "a row of the terminal matches", value="PATTERN", many="*"),
@@ -147,6 +153,7 @@ _LIFE = (
                 default="shell",
             ),
             Argument("--task", "the first prompt of its agent", value="TEXT"),
+            *_BUDGET,
             Argument(
                 "--network",
                 "how far it reaches",
@@ -204,7 +211,7 @@ _LIFE = (
     ),
     Verb("show", "the record of one", (_SANDBOX, _JSON), module="lifecycle"),
     Verb("pause", "hold what runs in it still", (_SANDBOXES, _JSON), module="lifecycle"),
-    Verb("resume", "let it go on", (_SANDBOXES, _JSON), module="lifecycle"),
+    Verb("resume", "let it go on", (_SANDBOXES, *_BUDGET, _JSON), module="lifecycle"),
     Verb(
         "stop",
         "end all that runs in it; record, log and last screen stay",

@@ -51,6 +51,9 @@ CREATE = Definition(
         "ttl": described(_DURATION, 'Ends after that long: "30m", or seconds'),
         "idle_timeout": described(_DURATION, "So long without output or input"),
         "task": described(STRING, "First prompt of the agent"),
+        "max_tokens": INTEGER,
+        "max_cost": NUMBER,
+        "max_turns": INTEGER,
         "env": {"type": "object", "additionalProperties": STRING},
         "allow_hosts": described(
             STRINGS, '"example.org", "*.example.org", presets such as pip', default=[]
@@ -88,6 +91,9 @@ CREATE = Definition(
         "pids": "Processes and threads, from 16 on",
         "ttl": "The sandbox is stopped so long after its creation: seconds, or `30m`, `2h`, `1d`",
         "idle_timeout": "It is stopped after so long without output, input or a running command",
+        "max_tokens": "Of the agent, all kinds together: an event at 80 %, at 100 % it is paused",
+        "max_cost": "US dollars, by the [price table](settings.md#prices); likewise",
+        "max_turns": "It is paused after so many turns",
         "env": "Environment variables for the payload, at most 64 KiB. They never stand in an "
         "argument list",
         "allow_hosts": "For network `allowlist`: what [`allow_host`](#allow_host) takes, a list or "
