@@ -159,4 +159,5 @@ async def last_rows(live: Live) -> str:
     rows = await live.terminal.rows(None)
     texts = [plain_text(text).rstrip()[:_COLUMNS] for _, text in rows.rows]
     shown = [text for text in texts if text][-_ROWS:]
-    return "its screen (untrusted):\n" + "\n".join(shown)
+    # Marked row by row, so that none of it passes for words of ours.
+    return "its screen (untrusted):\n" + "\n".join(f"| {text}" for text in shown)

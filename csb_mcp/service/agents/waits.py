@@ -4,6 +4,7 @@ import time
 from typing import assert_never
 
 from csb_mcp.errors import Conflict
+from csb_mcp.lib.text import one_line
 from csb_mcp.model import (
     AgentState,
     AgentStateIs,
@@ -17,6 +18,7 @@ from csb_mcp.model import (
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.registry import Live
 
+_DETAIL, _LINE = 100, 400  # characters
 _DRAWN = 1.0  # seconds in which a question that a hook told of is drawn
 AgentCondition = AgentStateIs | QuestionAsked | TurnFinished | TokensOver | CostOver
 
@@ -78,4 +80,5 @@ def described(question: Question) -> str:
     """A question on one line."""
     options = ", ".join(f"{option.key}={option.label}" for option in question.options)
     what = f"{question.kind} {question.tool}".strip()
-    return f"{question.id}: {what}: {question.detail[:100]} [{options}]"
+    detail = one_line(question.detail, _DETAIL)
+    return one_line(f"{question.id}: {what}: {detail} [{options}]", _LINE)
