@@ -35,7 +35,8 @@ from csb_mcp.service.agents.proof import Proof
 from csb_mcp.service.agents.stuck import Circles, Stuck
 
 _log = logging.getLogger(__name__)
-_TICK = 0.5  # a look without a beat
+_TICK = 0.5  # a look at the transcripts, and a new judgement, without a beat
+_SLOW_TICK = 2.0  # a look at screen and spool, of which there is word if they change
 _SCREEN_PAUSE = 0.05  # between two readings of a screen that changes all the time
 _TRANSCRIPT_PAUSE = 0.25
 _FLOOD_PAUSE = 0.5
@@ -123,7 +124,7 @@ class AgentWatch:
             if flood:
                 _log.warning("an agent's spool is flooded; the oldest files are passed over")
                 await asyncio.sleep(_FLOOD_PAUSE)
-            await beat_within(self._spool.news, seen, _TICK)
+            await beat_within(self._spool.news, seen, _SLOW_TICK)
 
     async def _take_hooks(self, contents: Iterable[bytes]) -> None:
         for content in contents:
@@ -152,7 +153,7 @@ class AgentWatch:
                 _log.debug("a terminal was not read: %s", error)
                 await asyncio.sleep(_TICK)
             await asyncio.sleep(_SCREEN_PAUSE)
-            await beat_within(self._terminal.output, seen, _TICK)
+            await beat_within(self._terminal.output, seen, _SLOW_TICK)
 
     async def look(self) -> Rows:
         """Read the screen as it is now, and take it in. Raises TerminalFailed."""
