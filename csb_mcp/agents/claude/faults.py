@@ -21,7 +21,8 @@ _KINDS = (
     ("api", r"api error|\b[45]\d\d\b"),
 )
 _SURE = re.compile(
-    r"API Error\b|Please run /login\b|Not logged in\b|Invalid API key\b|Credit balance is too low|"
+    r"API Error\b|Please run /login\b|Not logged in\b|Invalid API key\b|"
+    r"Credit balance (?:is )?too low|"
     r"Unable to connect\b|Connection (?:refused|error)\b|OAuth token\b|You've hit your\b|"
     r"Claude (?:AI )?usage limit reached|Your organization\b.*\bdisabled",
     re.IGNORECASE,
