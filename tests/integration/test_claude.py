@@ -63,6 +63,14 @@ async def test_prompts_work_and_end(base: Path) -> None:
         )
         await inside.until(lambda _: inside.usage() == times(3), 2)
 
+        asked = {"description": "Look", "prompt": "Look around", "subagent_type": "general-purpose"}
+        inside.script.say({"tools": [["Agent", asked]]}, {"text": "I wait."}, {"text": "Seen."})
+        inside.script.say({"text": "It has looked."})
+        await inside.submit("Use another agent")
+        await inside.until(lambda _: inside.usage() == times(7))
+        await inside.until(lambda _: inside.kinds()[-1] == "finished")
+        finished = inside.kinds().count("finished")
+
         inside.script.say({"text": "I begin.", "tools": [["Bash", {"command": "ls"}]]})
         inside.script.say({"delay": 20, "text": "never said"})
         await inside.submit("Go on")
@@ -70,8 +78,8 @@ async def test_prompts_work_and_end(base: Path) -> None:
         await inside.until_state(AgentState.WORKING)
         await inside.strike(tuple(inside.agent.interrupt()))
         await inside.until_state(AgentState.READY)
-        assert inside.kinds().count("finished") == 3
-        assert inside.usage() == times(4)
+        assert inside.kinds().count("finished") == finished
+        assert inside.usage() == times(8)
         assert inside.messages[-1].tools == (("Bash", '{"command": "ls"}'),)
 
         await inside.strike(tuple(inside.agent.submit("/exit")))

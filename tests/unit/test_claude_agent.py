@@ -48,6 +48,11 @@ def asked(kind: str, *labels: str, free: bool = False, marked: str = "1") -> Que
             {"tool_name": "X"},
             HookFact(kind="permission", text="null", tool="X"),
         ),
+        (
+            "UserPromptSubmit",
+            {"prompt": "<task-notification>x"},
+            HookFact(kind="notified", text="<task-notification>x"),
+        ),
         ("Notification", {"message": "hm"}, HookFact(kind="notified", text="hm")),
         ("Stop", {"last_assistant_message": "ok"}, HookFact(kind="finished", text="ok")),
         ("StopFailure", {"last_assistant_message": "no"}, HookFact(kind="failed", text="no")),

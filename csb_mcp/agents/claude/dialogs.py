@@ -138,7 +138,7 @@ def _without_keys(rows: Sequence[str]) -> Sequence[str]:
 def _permission(rows: Sequence[str]) -> Question | None:
     free = rows[-1].endswith(_AMEND)
     rows = _without_keys(rows)
-    cut = bool(_MORE.fullmatch(rows[-1]))
+    cut = bool(rows and _MORE.fullmatch(rows[-1]))
     rows = rows[:-1] if cut else rows
     asks = [at for at, row in enumerate(rows) if _ASKS.fullmatch(row)]
     if not asks or not (choices := _numbered(rows[asks[-1] + 1 :])):

@@ -103,7 +103,10 @@ def _fact(kind: str, text: str) -> Callable[[Mapping[str, object]], HookFact]:
 
 
 def _prompt(fields: Mapping[str, object]) -> HookFact:
-    return replace(_fact("prompt", "prompt")(fields), text=as_typed(_text(fields, "prompt")))
+    text = as_typed(_text(fields, "prompt"))
+    # A task in the background ended: Claude Code goes on by itself, and calls that a prompt.
+    kind = "notified" if text.startswith("<task-notification>") else "prompt"
+    return replace(_fact(kind, "prompt")(fields), text=text)
 
 
 def _tool(kind: str) -> Callable[[Mapping[str, object]], HookFact]:

@@ -17,18 +17,20 @@ from csb_mcp.model import AgentFault, AgentState, ScreenFact
 _MAX_DETAIL = 300
 _REACH = 30  # rows above the input line in which its spinner is looked for: a list may lie between
 _MODE = re.compile(
-    r"  (?:(?:⏸|⏵⏵) [a-z ]{1,30} (?:mode )?on\b.*|\? for shortcuts.*|! for (?:bash|shell) mode.*|"
+    r"  (?:(?:⏸|⏵⏵) [a-z ]{1,30} (?:mode )?on\b.*|\? for shortcuts.*|! for (?:bash|shell) mode|"
     r"paste again to expand|Press \S+ again to exit|Esc again to clear.*|esc to interrupt.*|"
     r"hold Space to speak)$"
 )
+_AGENTS = re.compile(r"  [●◯○◉⏺] \S.*")  # a list of subagents, below the line about keys
 _INTERRUPTS = re.compile(r"  .*\besc to interrupt\b")
 _SPINNER = re.compile(
-    r"[·✢✳✶✻✽∗*] (?P<said>[^…]{1,200}(?:…(?: \(.*\))?|· retrying in \d+ ?s\b.*))$"
+    r"[·✢✳✶✻✽∗*] (?P<said>[^…]{1,200}(?:…(?: \(.*\))?|· retrying in \d+ ?s\b.*)|"
+    r"Waiting for \d+ background .{1,200})$"
 )
 _RETRY = re.compile(r"(?P<words>.+?) · retrying in \d+ ?s\b.*")
 _DONE = re.compile(r"[·✢✳✶✻✽∗*] \S+ for \d")
 _RESEND = re.compile(r"Resend your message to try again|Once fixed, resend your message")
-_PLACEHOLDER = re.compile(r'Try ".*"')
+_PLACEHOLDER = re.compile(r'Try ".*"|Press up to edit queued messages')
 _ONBOARDING = (
     ("Choose the text style that looks best with your terminal", "choosing a theme"),
     ("Press Enter to continue", "security notes"),
@@ -68,7 +70,7 @@ def read_screen(rows: Sequence[str]) -> ScreenFact:
 def _input(rows: Sequence[str]) -> _Input | None:
     """The input line, if it is the last thing on the screen."""
     rules = [at for at, row in enumerate(rows) if RULE.fullmatch(row)]
-    if len(rules) < 2 or not 1 <= len(rows) - 1 - rules[-1] <= 3:
+    if len(rules) < 2 or rules[-1] == len(rows) - 1:
         return None
     top, bottom = rules[-2:]
     inside = rows[top + 1 : bottom]
@@ -83,7 +85,9 @@ def _input(rows: Sequence[str]) -> _Input | None:
 
 
 def _at_input(found: _Input) -> ScreenFact:
-    if not _MODE.fullmatch(found.footer[0]):
+    if not _MODE.fullmatch(found.footer[0]) or not all(
+        not row or _AGENTS.fullmatch(row) for row in found.footer[1:]
+    ):
         return ScreenFact(state=AgentState.UNKNOWN)
     resend = bool(_RESEND.fullmatch(found.draft))
     draft = "" if resend or _PLACEHOLDER.fullmatch(found.draft) else found.draft
