@@ -64,7 +64,8 @@ async def test_prompts_work_and_end(base: Path) -> None:
         await inside.until(lambda _: inside.usage() == times(3), 2)
 
         asked = {"description": "Look", "prompt": "Look around", "subagent_type": "general-purpose"}
-        inside.script.say({"tools": [["Agent", asked]]}, {"text": "I wait."}, {"text": "Seen."})
+        inside.script.say({"tools": [["Agent", asked]]}, {"text": "I wait."})
+        inside.script.say({"side": True, "delay": 2, "text": "Seen."})
         inside.script.say({"text": "It has looked."})
         await inside.submit("Use another agent")
         await inside.until(lambda _: inside.usage() == times(7))
@@ -79,7 +80,7 @@ async def test_prompts_work_and_end(base: Path) -> None:
         await inside.strike(tuple(inside.agent.interrupt()))
         await inside.until_state(AgentState.READY)
         assert inside.kinds().count("finished") == finished
-        assert inside.usage() == times(8)
+        await inside.until(lambda _: inside.usage() == times(8), 2)
         assert inside.messages[-1].tools == (("Bash", '{"command": "ls"}'),)
 
         await inside.strike(tuple(inside.agent.submit("/exit")))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from csb_mcp.agents.claude.pasted import as_typed
+from csb_mcp.agents.claude.words import as_line, as_typed
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import HookFact
 
@@ -113,7 +113,7 @@ def _tool(kind: str) -> Callable[[Mapping[str, object]], HookFact]:
     plain = _fact(kind, "")
 
     def read(fields: Mapping[str, object]) -> HookFact:
-        said = json.dumps(fields.get("tool_input"), ensure_ascii=False)
+        said = as_line(fields.get("tool_input"))
         return replace(plain(fields), text=plain_text(said[:_MAX_TEXT]))
 
     return read
