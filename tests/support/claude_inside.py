@@ -1,6 +1,7 @@
 """The real Claude Code in a real sandbox, with a Messages API of ours on its own loopback."""
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -146,6 +147,10 @@ async def claude_inside(base: Path, env: Mapping[str, str] | None = None) -> Asy
     api = project / ".api"
     api.mkdir(parents=True)
     shutil.copy(str(fake_api.__file__), api / "fake_api.py")
+    # What a project may bring that Claude Code would ask about at its start.
+    server = {"command": "/bin/true"}
+    (project / ".mcp.json").write_text(json.dumps({"mcpServers": {"a": server, "b": server}}))
+    (project / "CLAUDE.md").write_text("See @/etc/passwd\n")
     for path in (project, api):
         path.chmod(0o755)
     settings = Settings(

@@ -45,6 +45,12 @@ def told(fact: ScreenFact) -> dict[str, Any]:
     return found
 
 
+def test_the_screens_are_of_the_version_that_the_tests_run() -> None:
+    pinned = json.loads((FOLDER.parents[3] / "requirements/npm/package.json").read_text())
+    versions = {v for name, v in pinned["optionalDependencies"].items() if "claude-code" in name}
+    assert {f"claude-{version}" for version in versions} == {FOLDER.name}
+
+
 def test_every_screen_is_in_the_index() -> None:
     assert {path.stem for path in FOLDER.glob("*.txt")} == set(INDEX)
 
