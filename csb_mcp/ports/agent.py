@@ -110,6 +110,13 @@ class Agent(Protocol):
         """How a prompt is typed and submitted when it is ready."""
         ...
 
+    def is_prompt(self, text: str, told: str) -> bool:
+        """Whether ``told`` (of a hook or a transcript) is the prompt ``text`` that was submitted.
+
+        A program may change white space, and a hook may have the beginning only.
+        """
+        ...
+
     def retry(self) -> Sequence[Stroke]:
         """What submits a prompt that stands in the input line unsubmitted."""
         ...

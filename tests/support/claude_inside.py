@@ -111,7 +111,8 @@ class Inside:
         await self.strike(tuple(self.agent.submit(text)))
         await self.until(
             lambda _: any(
-                fact.kind == "prompt" and fact.text == text for fact in self.hooks[before:]
+                fact.kind == "prompt" and self.agent.is_prompt(text, fact.text)
+                for fact in self.hooks[before:]
             )
         )
 

@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         self.script.record(
             {
                 "model": request["model"],
-                "last": _texts(request["messages"][-1]),
+                "last": _news(request["messages"]),
                 "tools": [tool.get("name") for tool in request["tools"]],
                 "key": self.headers.get("x-api-key") or self.headers.get("authorization"),
             }
@@ -210,6 +210,12 @@ def _thoughts(seconds: float) -> Iterator[dict[str, str]]:
         yield {"type": "thinking_delta", "thinking": "Hm. "}
         time.sleep(min(0.25, seconds))
     yield {"type": "signature_delta", "signature": "made up"}
+
+
+def _news(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was said since the model spoke."""
+    fresh = itertools.takewhile(lambda message: message["role"] != "assistant", reversed(messages))
+    return "\n".join(map(_texts, reversed(list(fresh))))
 
 
 def _texts(message: Mapping[str, Any]) -> str:

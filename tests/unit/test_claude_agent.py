@@ -155,6 +155,30 @@ def test_a_prompt_is_pasted_and_entered_apart() -> None:
     assert list(AGENT.retry()) == [enter]
 
 
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [("/exit", " /exit"), ("  !ls", " !ls"), ("so \\", "so \\ "), (" plain ", " plain ")],
+)
+def test_no_prompt_is_a_command(text: str, typed: str) -> None:
+    assert AGENT.submit(text)[0].text == typed
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "same"),
+    [
+        ("a\tb ", "a    b", True),
+        ("a", "b", False),
+        ("ab", "a", False),
+        ("x" * 9000, "x" * 8000, True),
+        ("x" * 9000, "x" * 8000 + "y", False),
+        ("x" * 9000, '\n\n<pasted_content id="a">\n' + "x" * 8000, True),
+        ("x" * 8000, "x" * 9000, False),
+    ],
+)
+def test_a_prompt_is_known_again(text: str, told: str, same: bool) -> None:
+    assert AGENT.is_prompt(text, told) is same
+
+
 def test_an_option_is_chosen_by_its_number() -> None:
     question = asked("permission", "Yes", "Yes, always", "No", free=True, marked="2")
     assert keys(AGENT.answer(question, "3", None)) == ["3"]

@@ -25,8 +25,9 @@ _SECONDS = 5
 # Nanoseconds first, all of one length until the year 2286. `head` ends when its input does, and
 # what is longer is cut.
 COMMAND = (
-    f"exec 2>/dev/null; cd /home/agent/{SPOOL} || exit 0; n=$(date +%s%N)-$$; "
-    f"head -c {MAX_BYTES} >../.$n && mv ../.$n $n || rm -f ../.$n; exit 0"
+    f"exec 2>/dev/null; cd /home/agent/{SPOOL} || {{ cat >/dev/null; exit 0; }}; "
+    f"n=$(date +%s%N)-$$; head -c {MAX_BYTES} >../.$n && mv ../.$n $n || rm -f ../.$n; "
+    "cat >/dev/null; exit 0"
 )
 
 _HEAD = 8192

@@ -3,6 +3,9 @@
 import json
 import re
 
+from csb_mcp.lib.text import plain_text
+
+_LONG = 5000  # characters, the least of a hook that was cut
 _OPEN = re.compile(r'\n\n<pasted_content id="(\w{1,32})">\n')
 
 
@@ -18,6 +21,20 @@ def as_typed(prompt: str) -> str:
         parts += [prompt[at : found.start()], prompt[found.end() : end]]
         at = end + len(close)
     return "".join([*parts, prompt[at:]])
+
+
+def is_same(text: str, told: str) -> bool:
+    """Whether ``told``, by a hook or a transcript, is the prompt ``text``, or a long beginning.
+
+    White space does not count: tabs become spaces, and that at both ends is lost.
+    """
+    wanted = _squeezed(text)
+    got = _squeezed(_OPEN.sub("", as_typed(told)))
+    return got == wanted or (len(got) >= _LONG and wanted.startswith(got))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(plain_text(text).split())
 
 
 def as_line(arguments: object) -> str:
