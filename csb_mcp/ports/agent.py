@@ -48,7 +48,7 @@ class Transcripts(Protocol):
     """Reads an agent's transcripts below a home, piece by piece. What is there is hostile."""
 
     def read(self) -> Transcript:
-        """What is new since the last call; no part of a message twice, however often it is there.
+        """What is new since the last call; of a message no part twice, if it stands there again.
 
         Reads at most 1 MiB in a call (the rest comes with the next), in a millisecond where little
         is new, whatever the size of the file; follows no link, opens regular files only, survives
@@ -108,6 +108,13 @@ class Agent(Protocol):
 
     def submit(self, text: str) -> Sequence[Stroke]:
         """How a prompt is typed and submitted when it is ready."""
+        ...
+
+    def is_prompt(self, text: str, told: str) -> bool:
+        """Whether ``told`` (of a hook or a transcript) is the prompt ``text`` that was submitted.
+
+        A program may change white space, and a hook may have the beginning only.
+        """
         ...
 
     def retry(self) -> Sequence[Stroke]:

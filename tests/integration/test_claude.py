@@ -10,6 +10,8 @@ from csb_mcp.model import AgentState, ModelUsage
 from tests.support.claude_inside import KEY, Inside, claude_inside
 from tests.support.sandboxes import mentions, short_folder
 
+# What would be a command, one for a shell, or not be submitted.
+AWKWARD = ("/not a command", "!ls", "It ends with \\")
 ONE = ModelUsage(input=11, output=7, cache_creation=3, cache_read=5)
 
 
@@ -44,13 +46,20 @@ async def test_prompts_work_and_end(base: Path) -> None:
         assert [m.turn_over for m in inside.messages] == [True]
         assert inside.script.asked()[-1]["key"] == KEY
 
-        long = "\n".join(f"line {n}: äöü 漢字 '\"$`\\ {'x' * 40}" for n in range(300))
-        assert len(long.encode()) > 20_000
+        long = "\n".join(f"line {n}: äöü 漢字 '\"$`\\ {'x' * 60}" for n in range(1100))
+        assert len(long.encode()) > 100_000
         inside.script.say({"text": "That was long."})
         await inside.submit(long)
         await inside.finished()
         assert inside.prompts[-1] == long
         assert long in inside.script.asked()[-1]["last"].replace("\r", "")
+
+        for text in AWKWARD:
+            inside.script.say({"text": "Understood."})
+            await inside.submit(text)
+            await inside.finished()
+            assert inside.agent.is_prompt(text, inside.prompts[-1])
+            assert text in inside.script.asked()[-1]["last"]
 
         inside.states.clear()
         inside.script.say({"think": 5, "text": "I have thought."})
@@ -61,7 +70,16 @@ async def test_prompts_work_and_end(base: Path) -> None:
             inside.states
             == [AgentState.READY, AgentState.WORKING, AgentState.READY][-len(inside.states) :]
         )
-        await inside.until(lambda _: inside.usage() == times(3), 2)
+        await inside.until(lambda _: inside.usage() == times(3 + len(AWKWARD)), 2)
+
+        asked = {"description": "Look", "prompt": "Look around", "subagent_type": "general-purpose"}
+        inside.script.say({"tools": [["Agent", asked]]}, {"text": "I wait."})
+        inside.script.say({"side": True, "delay": 2, "text": "Seen."})
+        inside.script.say({"text": "It has looked."})
+        await inside.submit("Use another agent")
+        await inside.until(lambda _: inside.usage() == times(7 + len(AWKWARD)))
+        await inside.until(lambda _: inside.kinds()[-1] == "finished")
+        finished = inside.kinds().count("finished")
 
         inside.script.say({"text": "I begin.", "tools": [["Bash", {"command": "ls"}]]})
         inside.script.say({"delay": 20, "text": "never said"})
@@ -70,11 +88,11 @@ async def test_prompts_work_and_end(base: Path) -> None:
         await inside.until_state(AgentState.WORKING)
         await inside.strike(tuple(inside.agent.interrupt()))
         await inside.until_state(AgentState.READY)
-        assert inside.kinds().count("finished") == 3
-        assert inside.usage() == times(4)
+        assert inside.kinds().count("finished") == finished
+        await inside.until(lambda _: inside.usage() == times(8 + len(AWKWARD)), 2)
         assert inside.messages[-1].tools == (("Bash", '{"command": "ls"}'),)
 
-        await inside.strike(tuple(inside.agent.submit("/exit")))
+        await inside.terminal.send("/exit", ["Enter"])
         assert await inside.terminal.wait_exit() == 0
         await inside.look()
         assert inside.kinds()[-1] == "ended"

@@ -1,6 +1,7 @@
 """The real Claude Code in a real sandbox, with a Messages API of ours on its own loopback."""
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -110,7 +111,8 @@ class Inside:
         await self.strike(tuple(self.agent.submit(text)))
         await self.until(
             lambda _: any(
-                fact.kind == "prompt" and fact.text == text for fact in self.hooks[before:]
+                fact.kind == "prompt" and self.agent.is_prompt(text, fact.text)
+                for fact in self.hooks[before:]
             )
         )
 
@@ -146,6 +148,10 @@ async def claude_inside(base: Path, env: Mapping[str, str] | None = None) -> Asy
     api = project / ".api"
     api.mkdir(parents=True)
     shutil.copy(str(fake_api.__file__), api / "fake_api.py")
+    # What a project may bring that Claude Code would ask about at its start.
+    server = {"command": "/bin/true"}
+    (project / ".mcp.json").write_text(json.dumps({"mcpServers": {"a": server, "b": server}}))
+    (project / "CLAUDE.md").write_text("See @/etc/passwd\n")
     for path in (project, api):
         path.chmod(0o755)
     settings = Settings(

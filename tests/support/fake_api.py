@@ -12,6 +12,7 @@ A turn is an object with any of::
     usage     numbers that differ from USAGE
     status    an error instead: 529, 429, 401, ...; `times` how often (once), `words` of its own
     delay     seconds before the first byte
+    side      true: for a subagent
 """
 
 import itertools
@@ -19,6 +20,7 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,6 +40,7 @@ KINDS = {
     529: "overloaded_error",
 }
 WORDS = {401: "invalid x-api-key", 429: "You are asking too much", 529: "Overloaded"}
+MAIN_ONLY = "AskUserQuestion"  # a tool that subagents have not
 TOOLS_OF_A_LOOP = 3  # a request with fewer is about a title, or the like
 Turn = Mapping[str, Any]
 
@@ -48,7 +51,7 @@ class Script:
     def __init__(self, folder: Path) -> None:
         self._turns = folder / "turns.jsonl"
         self._requests = folder / "requests.jsonl"
-        self._next, self._failed = 0, 0
+        self._given: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def say(self, *turns: Turn) -> None:
@@ -67,17 +70,17 @@ class Script:
         with self._lock, self._requests.open("a") as file:
             file.write(json.dumps(request) + "\n")
 
-    def turn(self) -> Turn:
-        """The next one; an error for as many times as it says."""
+    def turn(self, *, side: bool) -> Turn:
+        """The next one for the main loop, or for a subagent."""
         with self._lock:
             lines = self._turns.read_text().splitlines() if self._turns.exists() else []
-            if self._next >= len(lines):
-                return {"text": "Nothing is scripted."}
-            turn = cast("Turn", json.loads(lines[self._next]))
-            self._failed += 1
-            if self._failed >= turn.get("times", 1):
-                self._next, self._failed = self._next + 1, 0
-            return turn
+            for number, line in enumerate(lines):
+                turn = cast("Turn", json.loads(line))
+                left = turn.get("times", 1) - self._given[number]
+                if left > 0 and turn.get("side", False) == side:
+                    self._given[number] += 1
+                    return turn
+            return {"text": "Nothing is scripted."}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -112,12 +115,12 @@ class Handler(BaseHTTPRequestHandler):
         self.script.record(
             {
                 "model": request["model"],
-                "last": _texts(request["messages"][-1]),
+                "last": _news(request["messages"]),
                 "tools": [tool.get("name") for tool in request["tools"]],
                 "key": self.headers.get("x-api-key") or self.headers.get("authorization"),
             }
         )
-        turn = self.script.turn()
+        turn = self.script.turn(side=MAIN_ONLY not in (t.get("name") for t in request["tools"]))
         time.sleep(turn.get("delay", 0))
         if status := turn.get("status"):
             words = turn.get("words", WORDS.get(status, "No"))
@@ -207,6 +210,12 @@ def _thoughts(seconds: float) -> Iterator[dict[str, str]]:
         yield {"type": "thinking_delta", "thinking": "Hm. "}
         time.sleep(min(0.25, seconds))
     yield {"type": "signature_delta", "signature": "made up"}
+
+
+def _news(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was said since the model spoke."""
+    fresh = itertools.takewhile(lambda message: message["role"] != "assistant", reversed(messages))
+    return "\n".join(map(_texts, reversed(list(fresh))))
 
 
 def _texts(message: Mapping[str, Any]) -> str:

@@ -48,6 +48,11 @@ def asked(kind: str, *labels: str, free: bool = False, marked: str = "1") -> Que
             {"tool_name": "X"},
             HookFact(kind="permission", text="null", tool="X"),
         ),
+        (
+            "UserPromptSubmit",
+            {"prompt": "<task-notification>x"},
+            HookFact(kind="notified", text="<task-notification>x"),
+        ),
         ("Notification", {"message": "hm"}, HookFact(kind="notified", text="hm")),
         ("Stop", {"last_assistant_message": "ok"}, HookFact(kind="finished", text="ok")),
         ("StopFailure", {"last_assistant_message": "no"}, HookFact(kind="failed", text="no")),
@@ -130,9 +135,8 @@ def test_a_hook_fails_nobody(tmp_path: Path, state: str) -> None:
 def test_the_seed_passes_the_first_start() -> None:
     seed = AGENT.seed(PROJECT, "sk-ant-0123456789-0123456789")
     state = json.loads(seed.files[".claude/.claude.json"])
-    assert state["projects"] == {
-        "/home/me/app": {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
-    }
+    assert list(state["projects"]) == ["/home/me/app"]
+    assert state["projects"]["/home/me/app"]["hasTrustDialogAccepted"] is True
     assert state["customApiKeyResponses"]["approved"] == ["123456789-0123456789"]
     assert state["hasCompletedOnboarding"] is True
     settings = json.loads(seed.files[".claude/settings.json"])
@@ -149,6 +153,30 @@ def test_a_prompt_is_pasted_and_entered_apart() -> None:
     assert enter.keys == ("Enter",)
     assert enter.pause > 0.2
     assert list(AGENT.retry()) == [enter]
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [("/exit", " /exit"), ("  !ls", " !ls"), ("so \\", "so \\ "), (" plain ", " plain ")],
+)
+def test_no_prompt_is_a_command(text: str, typed: str) -> None:
+    assert AGENT.submit(text)[0].text == typed
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "same"),
+    [
+        ("a\tb ", "a    b", True),
+        ("a", "b", False),
+        ("ab", "a", False),
+        ("x" * 9000, "x" * 8000, True),
+        ("x" * 9000, "x" * 8000 + "y", False),
+        ("x" * 9000, '\n\n<pasted_content id="a">\n' + "x" * 8000, True),
+        ("x" * 8000, "x" * 9000, False),
+    ],
+)
+def test_a_prompt_is_known_again(text: str, told: str, same: bool) -> None:
+    assert AGENT.is_prompt(text, told) is same
 
 
 def test_an_option_is_chosen_by_its_number() -> None:

@@ -115,7 +115,11 @@ def test_a_subagent_counts_and_ends_no_turn(home: Home) -> None:
     folder = home.folder / "one/subagents"
     folder.mkdir(parents=True)
     (folder / "agent-x.jsonl").write_text(line("s", text("mine"), isSidechain=True))
-    (one,) = home.reader.read().messages
+    assert not home.reader.read().messages  # nobody's
+    home.add(line("a", text("x")))
+    found = {one.id: one for one in home.reader.read().messages}
+    one = found["s"]
+    assert len(found) == 2
     assert (one.usage, one.text, one.turn_over) == (COUNTED, "", False)
 
 
@@ -192,6 +196,17 @@ def test_a_sparse_terabyte_stalls_nothing(home: Home) -> None:
     assert time.monotonic() - began < 2
 
 
+def test_a_flood_of_names_stalls_nothing(home: Home) -> None:
+    for folder in range(70):
+        (home.folder.parent / f"f{folder}").mkdir()
+        for number in range(30):
+            (home.folder.parent / f"f{folder}/{number}").mkdir()
+            (home.folder.parent / f"f{folder}/{number}.jsonl").touch()
+    began = time.monotonic()
+    home.reader.read()
+    assert time.monotonic() - began < 1
+
+
 def test_what_is_no_file_is_passed_over(home: Home, tmp_path: Path) -> None:
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.mkdir()
@@ -235,6 +250,23 @@ def test_broken_lines_break_nothing(home: Home, bad: str) -> None:
         file.write(b'\xff\xfe"assistant"\n' + bad.encode(errors="surrogatepass"))
     home.add(line("after", text("x")))
     assert "after" in [one.id for one in home.reader.read().messages]
+
+
+def test_no_depth_is_too_much(home: Home) -> None:
+    for depth in range(200, 3000, 37):
+        deep = "[" * depth + "]" * depth
+        tool = {"type": "tool_use", "id": "t", "name": "Bash", "input": "HERE"}
+        home.add(line(f"m{depth}", tool).replace('"HERE"', deep))
+    assert home.reader.read().messages
+    home.add(line("after", text("x")))
+    assert [one.id for one in home.reader.read().messages] == ["after"]
+
+
+def test_marks_of_pastes_without_end_cost_no_time(home: Home) -> None:
+    began = time.monotonic()
+    home.add(typed('\n\n<pasted_content id="a">\n' * 18_000))
+    assert home.reader.read().prompts
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("value", [-5, 1e9, True, "7", 10**30, None, [1]])

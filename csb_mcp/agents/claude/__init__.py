@@ -11,6 +11,7 @@ from csb_mcp.agents.claude.program import find
 from csb_mcp.agents.claude.screen import read_screen
 from csb_mcp.agents.claude.seed import FOLDER, KEY_VARIABLES, seed
 from csb_mcp.agents.claude.transcript import ClaudeTranscripts
+from csb_mcp.agents.claude.words import is_same
 from csb_mcp.config import Settings
 from csb_mcp.errors import HostUnable
 from csb_mcp.model import HookFact, Problem, Question, ScreenFact
@@ -57,6 +58,10 @@ class Claude:
     def submit(self, text: str) -> Sequence[Stroke]:
         """See ``ports.Agent.submit``."""
         return strokes.submit(text)
+
+    def is_prompt(self, text: str, told: str) -> bool:
+        """See ``ports.Agent.is_prompt``."""
+        return is_same(text, told)
 
     def retry(self) -> Sequence[Stroke]:
         """See ``ports.Agent.retry``."""

@@ -59,6 +59,12 @@ _CONFIRM = (
         ("No, exit", "Yes, I acc"),
     ),
     ("Make auto mode your default permission mode?", "trust", ("Yes, set auto mode", "No, keep")),
+    (
+        "New MCP server found in this project: ",
+        "trust",
+        ("Use this MCP server", "Use this and all", "Continue without"),
+    ),
+    ("Allow external CLAUDE.md file imports?", "trust", ("No, disable", "Yes, allow")),
 )
 
 
@@ -138,7 +144,7 @@ def _without_keys(rows: Sequence[str]) -> Sequence[str]:
 def _permission(rows: Sequence[str]) -> Question | None:
     free = rows[-1].endswith(_AMEND)
     rows = _without_keys(rows)
-    cut = bool(_MORE.fullmatch(rows[-1]))
+    cut = bool(rows and _MORE.fullmatch(rows[-1]))
     rows = rows[:-1] if cut else rows
     asks = [at for at, row in enumerate(rows) if _ASKS.fullmatch(row)]
     if not asks or not (choices := _numbered(rows[asks[-1] + 1 :])):
@@ -261,7 +267,7 @@ def _confirmation(rows: Sequence[str]) -> Question | None:
         return None
     text = [row for row in above if row.strip()]
     for title, kind, labels in _CONFIRM:
-        if not text or text[0].strip() != title or len(text) <= len(labels):
+        if not text or not text[0].strip().startswith(title) or len(text) <= len(labels):
             continue
         found = [_PLAIN.fullmatch(row) for row in text[-len(labels) :]]
         choices = [

@@ -6,6 +6,7 @@ from csb_mcp.lib.text import one_line
 from csb_mcp.model import AgentFault
 
 _MAX_WORDS = 500
+_MAX_READ = 2000
 _NETWORK = (
     r"connection (?:refused|error|reset|closed)|ECONN|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|timed out|"
     r"unable to connect|fetch failed|network|certificate"
@@ -21,7 +22,8 @@ _KINDS = (
     ("api", r"api error|\b[45]\d\d\b"),
 )
 _SURE = re.compile(
-    r"API Error\b|Please run /login\b|Not logged in\b|Invalid API key\b|Credit balance is too low|"
+    r"API Error\b|Please run /login\b|Not logged in\b|Invalid API key\b|"
+    r"Credit balance (?:is )?too low|"
     r"Unable to connect\b|Connection (?:refused|error)\b|OAuth token\b|You've hit your\b|"
     r"Claude (?:AI )?usage limit reached|Your organization\b.*\bdisabled",
     re.IGNORECASE,
@@ -39,6 +41,7 @@ _HINTS = {
 
 def fault_of(words: str, *, sure: bool = False) -> AgentFault | None:
     """What ``words`` of the program tell; None if ``sure`` is wanted and they may be any text."""
+    words = words[:_MAX_READ]
     if sure and not _SURE.match(words):
         return None
     kind = next((k for k, pattern in _KINDS if re.search(pattern, words, re.IGNORECASE)), "other")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from csb_mcp.agents.claude.pasted import as_typed
+from csb_mcp.agents.claude.words import as_line, as_typed
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import HookFact
 
@@ -25,8 +25,9 @@ _SECONDS = 5
 # Nanoseconds first, all of one length until the year 2286. `head` ends when its input does, and
 # what is longer is cut.
 COMMAND = (
-    f"exec 2>/dev/null; cd /home/agent/{SPOOL} || exit 0; n=$(date +%s%N)-$$; "
-    f"head -c {MAX_BYTES} >../.$n && mv ../.$n $n || rm -f ../.$n; exit 0"
+    f"exec 2>/dev/null; cd /home/agent/{SPOOL} || {{ cat >/dev/null; exit 0; }}; "
+    f"n=$(date +%s%N)-$$; head -c {MAX_BYTES} >../.$n && mv ../.$n $n || rm -f ../.$n; "
+    "cat >/dev/null; exit 0"
 )
 
 _HEAD = 8192
@@ -103,14 +104,17 @@ def _fact(kind: str, text: str) -> Callable[[Mapping[str, object]], HookFact]:
 
 
 def _prompt(fields: Mapping[str, object]) -> HookFact:
-    return replace(_fact("prompt", "prompt")(fields), text=as_typed(_text(fields, "prompt")))
+    text = as_typed(_text(fields, "prompt"))
+    # A task in the background ended: Claude Code goes on by itself, and calls that a prompt.
+    kind = "notified" if text.startswith("<task-notification>") else "prompt"
+    return replace(_fact(kind, "prompt")(fields), text=text)
 
 
 def _tool(kind: str) -> Callable[[Mapping[str, object]], HookFact]:
     plain = _fact(kind, "")
 
     def read(fields: Mapping[str, object]) -> HookFact:
-        said = json.dumps(fields.get("tool_input"), ensure_ascii=False)
+        said = as_line(fields.get("tool_input"))
         return replace(plain(fields), text=plain_text(said[:_MAX_TEXT]))
 
     return read

@@ -17,19 +17,20 @@ from csb_mcp.model import AgentFault, AgentState, ScreenFact
 _MAX_DETAIL = 300
 _REACH = 30  # rows above the input line in which its spinner is looked for: a list may lie between
 _MODE = re.compile(
-    r"  (?:(?:⏸|⏵⏵) [a-z ]{1,30} (?:mode )?on\b.*|\? for shortcuts.*|! for (?:bash|shell) mode.*|"
+    r"  (?:(?:⏸|⏵⏵) [a-z ]{1,30} (?:mode )?on\b.*|\? for shortcuts.*|! for (?:bash|shell) mode|"
     r"paste again to expand|Press \S+ again to exit|Esc again to clear.*|esc to interrupt.*|"
     r"hold Space to speak)$"
 )
+_AGENTS = re.compile(r"  [●◯○◉⏺] \S.*")  # a list of subagents, below the line about keys
 _INTERRUPTS = re.compile(r"  .*\besc to interrupt\b")
 _SPINNER = re.compile(
-    r"[·✢✳✶✻✽∗*] (?P<said>[^…]{1,200}(?:…(?: \(.*\))?|· retrying in \d+ ?s\b.*))$"
+    r"[·✢✳✶✻✽∗*] (?P<said>[^…]{1,200}(?:…(?: \(.*\))?|· retrying in \d+ ?s\b.*)|"
+    r"Waiting for \d+ background .{1,200})$"
 )
 _RETRY = re.compile(r"(?P<words>.+?) · retrying in \d+ ?s\b.*")
 _DONE = re.compile(r"[·✢✳✶✻✽∗*] \S+ for \d")
-_PLACEHOLDERS = re.compile(
-    r'Resend your message to try again|Once fixed, resend your message|Try ".*"'
-)
+_RESEND = re.compile(r"Resend your message to try again|Once fixed, resend your message")
+_PLACEHOLDER = re.compile(r'Try ".*"|Press up to edit queued messages')
 _ONBOARDING = (
     ("Choose the text style that looks best with your terminal", "choosing a theme"),
     ("Press Enter to continue", "security notes"),
@@ -69,7 +70,7 @@ def read_screen(rows: Sequence[str]) -> ScreenFact:
 def _input(rows: Sequence[str]) -> _Input | None:
     """The input line, if it is the last thing on the screen."""
     rules = [at for at, row in enumerate(rows) if RULE.fullmatch(row)]
-    if len(rules) < 2 or not 1 <= len(rows) - 1 - rules[-1] <= 3:
+    if len(rules) < 2 or rules[-1] == len(rows) - 1:
         return None
     top, bottom = rules[-2:]
     inside = rows[top + 1 : bottom]
@@ -84,9 +85,12 @@ def _input(rows: Sequence[str]) -> _Input | None:
 
 
 def _at_input(found: _Input) -> ScreenFact:
-    if not _MODE.fullmatch(found.footer[0]):
+    if not _MODE.fullmatch(found.footer[0]) or not all(
+        not row or _AGENTS.fullmatch(row) for row in found.footer[1:]
+    ):
         return ScreenFact(state=AgentState.UNKNOWN)
-    draft = "" if _PLACEHOLDERS.fullmatch(found.draft) else found.draft
+    resend = bool(_RESEND.fullmatch(found.draft))
+    draft = "" if resend or _PLACEHOLDER.fullmatch(found.draft) else found.draft
     doing = _doing(found.above)
     if doing and (spinner := _SPINNER.fullmatch(doing)):
         said = one_line(spinner["said"], _MAX_DETAIL)
@@ -95,7 +99,7 @@ def _at_input(found: _Input) -> ScreenFact:
         )
     if any(_INTERRUPTS.match(row) for row in found.footer):
         return ScreenFact(state=AgentState.WORKING, detail="esc to interrupt", draft=draft)
-    if fault := _stopped(found.above):
+    if fault := _stopped(found.above, sure=not resend):
         return ScreenFact(state=AgentState.ERROR, detail=fault.words, fault=fault, draft=draft)
     return ScreenFact(state=AgentState.READY, detail="input line", draft=draft)
 
@@ -110,10 +114,11 @@ def _retrying(said: str) -> AgentFault | None:
     return fault_of(match["words"]) if match else None
 
 
-def _stopped(above: Sequence[str]) -> AgentFault | None:
+def _stopped(above: Sequence[str], *, sure: bool) -> AgentFault | None:
     """The error that was the last thing to happen: no line about a finished turn follows it.
 
-    A model may write such words; then that line does follow.
+    A model may write such words; then that line does follow. ``sure``: the words alone must tell,
+    for the input line does not speak of sending it again.
     """
     at = next((n for n in range(len(above) - 1, -1, -1) if above[n] and above[n][0] != " "), None)
     if at is None or _DONE.match(above[at]):
@@ -121,10 +126,10 @@ def _stopped(above: Sequence[str]) -> AgentFault | None:
     block = [row for row in above[at:] if row.strip() and not row.startswith(" " * 40)]
     if above[at].startswith("● "):
         words = " ".join(row.strip() for row in block).removeprefix("● ")
-        return fault_of(words, sure=True)
+        return fault_of(words, sure=sure)
     below = next((row for row in block[1:] if row.startswith("  ⎿ ")), None)
     if above[at].startswith("❯ ") and below:  # an error that is the whole answer to a prompt
-        return fault_of(below.strip().removeprefix("⎿").strip(), sure=True)
+        return fault_of(below.strip().removeprefix("⎿").strip(), sure=sure)
     return None
 
 

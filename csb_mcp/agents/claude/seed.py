@@ -46,6 +46,9 @@ def _state(project: Path, key: str | None) -> dict[str, object]:
             str(project): {
                 "hasTrustDialogAccepted": True,
                 "hasCompletedProjectOnboarding": True,
+                # Files outside of the project: there are none but the sandbox's own.
+                "hasClaudeMdExternalIncludesApproved": False,
+                "hasClaudeMdExternalIncludesWarningShown": True,
             }
         },
     }
@@ -56,6 +59,8 @@ def _settings() -> dict[str, object]:
         "hooks": hooks.settings(),
         # It asks, and its supervisor answers. (By itself it lets a model decide in its place.)
         "permissions": {"defaultMode": "default"},
+        # Servers that the project brings run inside as well, like all else that it brings.
+        "enableAllProjectMcpServers": True,
         "promptSuggestionEnabled": False,
         "spinnerTipsEnabled": False,
     }

@@ -15,7 +15,15 @@ _FRESH = 0.6  # keys that come sooner after a dialog are thought to be meant for
 
 
 def submit(text: str) -> Sequence[Stroke]:
-    """See ``ports.Agent.submit``."""
+    """See ``ports.Agent.submit``.
+
+    A space keeps what begins with a slash or an exclamation mark from being a command, and Enter
+    after a backslash from being a new line.
+    """
+    if text.lstrip().startswith(("/", "!")):
+        text = " " + text.lstrip()
+    if text.rstrip().endswith("\\"):
+        text = text.rstrip() + " "
     return (Stroke(text=text, paste=True), *retry())
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import cast
 
 from csb_mcp.agents.claude.faults import fault_of
-from csb_mcp.agents.claude.pasted import as_typed
+from csb_mcp.agents.claude.words import as_line, as_typed
 from csb_mcp.lib.safe_open import names_in, open_regular
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import AgentFault, Message, ModelUsage, Transcript
@@ -22,7 +22,7 @@ from csb_mcp.model import AgentFault, Message, ModelUsage, Transcript
 LIMIT = 1024**2
 """Bytes read in one look; a line that is longer is passed over."""
 
-_FOLDERS, _FILES = 64, 256  # more are not looked at
+_FOLDERS, _FILES = 64, 1000  # more are not looked at
 _MESSAGES = 20_000  # whose parts are remembered
 _BLOCKS = 500  # of one message
 _MAX_TEXT = 512 * 1024
@@ -93,13 +93,15 @@ class ClaudeTranscripts:
     def _paths(self) -> Iterator[str]:
         for folder in self._names(self._folder, _FOLDERS):
             below = f"{self._folder}/{folder}"
-            for name in self._names(below, _FILES):
-                if name.endswith(".jsonl"):
-                    yield f"{below}/{name}"
-                else:
-                    own = f"{below}/{name}/subagents"
-                    names = self._names(own, _FILES)
-                    yield from (f"{own}/{one}" for one in names if one.endswith(".jsonl"))
+            names = set(self._names(below, 2 * _FILES))
+            for name in names:
+                if not name.endswith(".jsonl"):
+                    continue
+                yield f"{below}/{name}"
+                if (session := name.removesuffix(".jsonl")) in names:
+                    own = f"{below}/{session}/subagents"
+                    files = self._names(own, 2 * _FILES)  # each with one about it
+                    yield from (f"{own}/{one}" for one in files if one.endswith(".jsonl"))
 
     def _names(self, path: str, limit: int) -> list[str]:
         try:
@@ -239,7 +241,7 @@ def _new_blocks(message: Fields, known: set[str]) -> tuple[list[str], list[tuple
         if text:
             texts.append(text)
         elif block.get("type") == "tool_use":
-            arguments = json.dumps(block.get("input"), ensure_ascii=False)
+            arguments = as_line(block.get("input"))
             tools.append((_text(block, "name", _MAX_NAME), one_line(arguments, _MAX_ARGUMENTS)))
         known.add(key)
     return texts, tools

@@ -89,7 +89,7 @@ class AgentWatch:
         self.usage = AgentUsage()
         self.news = Pulse()
         self.changes: deque[Change] = deque(maxlen=_CHANGES)
-        self.proof = Proof()
+        self.proof = Proof(agent.is_prompt)
         self.speaking = asyncio.Lock()
         self.answering = asyncio.Lock()
         self.queued = 0
