@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from csb_mcp.agents.claude import Claude
 from csb_mcp.config import Settings
 from csb_mcp.host.attack.prober import InsideProber
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
@@ -11,6 +12,7 @@ from csb_mcp.host.launchers import Launchers, find_tool
 from csb_mcp.host.limits.ladder import HostLimiter
 from csb_mcp.host.metrics import PsutilMeter
 from csb_mcp.host.network.gates import HostGates
+from csb_mcp.host.spool import InotifySpools
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.host.watcher import InotifyWatcher
@@ -39,6 +41,7 @@ async def build(settings: Settings) -> App:
     launchers = Launchers(settings.runtime_dir / "launchers", settings)
     launchers.install()
     bubblewrap = BubblewrapBackend(settings, launchers)
+    claude = Claude()
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
         displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),
@@ -48,6 +51,8 @@ async def build(settings: Settings) -> App:
         watcher=InotifyWatcher(),
         gates=HostGates(settings, launchers.path),
         prober=InsideProber(),
+        spools=InotifySpools(),
+        agents={claude.name: claude},
     )
     store = await SqliteStore.open(settings.state_dir / "store.db")
     service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))

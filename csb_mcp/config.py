@@ -19,6 +19,7 @@ from csb_mcp.lib.hosts import normal_host, normal_pattern
 from csb_mcp.lib.units import parse_duration, parse_size
 
 PREFIX = "CSB_MCP_"
+_DEAREST = 1e6  # dollars per million tokens
 NETWORKS = ("none", "allowlist", "full", "host")  # from the narrowest to the widest
 
 
@@ -46,6 +47,16 @@ class Secret:
     authorities: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model's tokens cost, by kind: US dollars per million."""
+
+    input: float
+    output: float
+    cache_creation: float
+    cache_read: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings, resolved. Paths are absolute; durations are seconds.
@@ -62,7 +73,8 @@ class Settings:
     ``forward``: what of the host sandboxes may be given if they ask for it. ``ssh_agent``,
     ``display``, ``xauthority``: where the user's session has the agent's socket, the X screen
     (``:N``) and its cookies, for a daemon that the session did not start. ``secrets``: by name,
-    what the egress proxy may put into requests. ``bwrap`` ...: absolute paths of programs, where
+    what the egress proxy may put into requests. ``prices``: what models' tokens cost, by the
+    beginning of a model's name. ``bwrap`` ...: absolute paths of programs, where
     they are not to be looked for in the usual places.
     """
 
@@ -84,12 +96,14 @@ class Settings:
     display: str | None = None
     xauthority: Path | None = None
     secrets: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
+    prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     bwrap: Path | None = None
     tmux: Path | None = None
     xvfb: Path | None = None
     chromium: Path | None = None
     pasta: Path | None = None
     nft: Path | None = None
+    claude: Path | None = None
 
     @property
     def mcp_socket(self) -> Path:
@@ -264,6 +278,24 @@ def _secret(name: str, table: object) -> Secret:
     return Secret(**found)
 
 
+def _prices(value: object) -> dict[str, Price]:
+    if not isinstance(value, dict):
+        raise ValueError('must be tables: [prices."MODEL"] in the settings file')  # noqa: TRY004
+    return {name: _price(name, table) for name, table in cast("dict[str, object]", value).items()}
+
+
+def _price(name: str, table: object) -> Price:
+    kinds = [f.name for f in fields(Price)]
+    values = cast("dict[str, object]", table) if isinstance(table, dict) else {}
+    if sorted(values) != sorted(kinds):
+        raise ValueError(f"{name} needs " + ", ".join(kinds) + ", and nothing else")
+    found = [values[kind] for kind in kinds]
+    numbers = [float(one) for one in found if isinstance(one, int | float)]
+    if len(numbers) < len(kinds) or any(not 0 <= one < _DEAREST for one in numbers):
+        raise ValueError(f"{name}: each is a number of US dollars per million tokens")
+    return Price(*numbers)
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("must be a non-empty string")
@@ -280,11 +312,12 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     "egress_hosts": _hosts,
     "forward": _forwards,
     "secrets": _secrets,
+    "prices": _prices,
     **dict.fromkeys(("create_timeout", "stop_timeout", "idle_exit"), parse_duration),
     **dict.fromkeys(
         ("state_dir", "runtime_dir", "cgroup_parent", "ssh_agent", "xauthority"), _path
     ),
-    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium", "pasta", "nft"), _path),
+    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium", "pasta", "nft", "claude"), _path),
 }
 SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)
 """Names of all settings, in the order in which they are documented."""

@@ -15,6 +15,7 @@
     ├── HelperFailed       the helper inside was killed or could not do its work
     ├── DisplayFailed      the display did not give a picture
     ├── EgressFailed       the egress proxy went away; the way out is closed until it is back
+    ├── PromptNotSubmitted a prompt was typed, and nothing proves that the agent took it
     ├── TerminalFailed     tmux refused a command or went away
     └── StoreUnusable      the state on disk is unreadable or newer than this program
 
@@ -135,6 +136,12 @@ class EgressFailed(CsbError):
     """The egress proxy did not answer, or went away. Until it is back, nothing gets out."""
 
     code = "egress_failed"
+
+
+class PromptNotSubmitted(CsbError):
+    """A prompt was typed, and nothing proves that the agent took it. The hint has its screen."""
+
+    code = "prompt_not_submitted"
 
 
 class TerminalFailed(CsbError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from csb_mcp.agents import shell
+from csb_mcp.agents.claude.program import find
 from csb_mcp.config import NETWORKS, Settings, load_settings
 from csb_mcp.errors import CsbError, Forbidden, HostUnable, InvalidInput
 from csb_mcp.host.launchers import Launchers
@@ -71,8 +72,10 @@ def _run(argv: Sequence[str]) -> NoReturn:
         words += ["--home", str(_home(place, line.project))]
     command = line.command
     if not command and not line.options & _FLAGS:
-        bound, command = _claude()
-        words += [word for path in bound for word in ("--program", str(path))]
+        folders = os.environ.get("PATH", os.defpath).split(":")  # of the person who typed this
+        program = find(settings.claude, Path.home(), folders)
+        command = program.argv
+        words += [word for path in program.shown for word in ("--program", str(path))]
     default_signals()
     os.execv(words[0], [*words, "--", *command] if command else words)  # noqa: S606  no shell
 
@@ -192,40 +195,6 @@ def _home(place: Path, project: Path) -> Path:
     home = _own_folder(place, project) / "home"
     shell.seed_home(home, os.getuid(), os.getgid())
     return home
-
-
-def _claude() -> tuple[list[Path], tuple[str, ...]]:
-    """What to show read-only, and the command: the host's claude, wherever it was installed."""
-    own = Path.home() / ".local/bin"
-    found = shutil.which("claude", path=f"{os.environ.get('PATH', os.defpath)}:{own}")
-    if found is None:
-        raise HostUnable(
-            "claude is not installed",
-            hint="install Claude Code, or run claude-sandbox --shell, or name a command after --",
-        )
-    program = Path(found).resolve()
-    command = (str(program),)
-    parts = [_package(program)]
-    if _first_line(program).rstrip().endswith(b"node"):
-        node = shutil.which("node")
-        if node is None:
-            raise HostUnable(f"{program} needs node, which is not in PATH")
-        interpreter = Path(node).resolve()
-        parts.append(interpreter)
-        command = (str(interpreter), str(program))
-    return [path for path in parts if not path.is_relative_to("/usr")], command
-
-
-def _package(program: Path) -> Path:
-    """The folder of an npm package that holds ``program``, with those beside it; else itself."""
-    folders = [folder for folder in program.parents if folder.name == "node_modules"]
-    return folders[-1] if folders else program
-
-
-def _first_line(program: Path) -> bytes:
-    with program.open("rb") as file:
-        start = file.read(128)
-    return start.splitlines()[0] if start.startswith(b"#!") else b""
 
 
 def _complain(why: str) -> int:

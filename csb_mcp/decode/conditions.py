@@ -5,9 +5,11 @@ from typing import cast
 
 from csb_mcp.decode.values import (
     between,
+    dollars,
     inner_path,
     list_items,
     named,
+    one_of,
     short_text,
     shown,
     token,
@@ -15,17 +17,28 @@ from csb_mcp.decode.values import (
 )
 from csb_mcp.errors import InvalidInput
 from csb_mcp.model import (
+    AgentState,
+    AgentStateIs,
     Condition,
+    CostOver,
     EgressAsked,
     Exited,
     FileExists,
     PortOpen,
+    QuestionAsked,
     ScreenChanged,
     ScreenStable,
     TerminalIdle,
     TerminalRegex,
     TerminalText,
+    TokensOver,
+    TurnFinished,
 )
+
+MAX_TOKENS = 10**12
+
+
+AGENT_STATES = tuple(state.value for state in AgentState)
 
 
 def conditions(value: object) -> tuple[Condition, ...]:
@@ -63,6 +76,16 @@ def _asked(value: object) -> EgressAsked:
     return EgressAsked()
 
 
+def _question(value: object) -> QuestionAsked:
+    _only_true(value)
+    return QuestionAsked()
+
+
+def _turn(value: object) -> TurnFinished:
+    _only_true(value)
+    return TurnFinished()
+
+
 def _only_true(value: object) -> None:
     if value is not True:
         raise InvalidInput("takes nothing but true")
@@ -78,6 +101,11 @@ _CONVERTERS: dict[str, Callable[[object], Condition]] = {
     "file": lambda value: FileExists(inner_path(value)),
     "port": lambda value: PortOpen(between(1, 65535)(value)),
     "egress_request": _asked,
+    "agent_state": lambda value: AgentStateIs(AgentState(one_of(AGENT_STATES)(value))),
+    "question": _question,
+    "turn_finished": _turn,
+    "tokens_over": lambda value: TokensOver(between(0, MAX_TOKENS)(value)),
+    "cost_over": lambda value: CostOver(dollars(value)),
 }
 _KINDS: dict[type[Condition], str] = {
     TerminalText: "terminal_text",
@@ -89,6 +117,11 @@ _KINDS: dict[type[Condition], str] = {
     FileExists: "file",
     PortOpen: "port",
     EgressAsked: "egress_request",
+    AgentStateIs: "agent_state",
+    QuestionAsked: "question",
+    TurnFinished: "turn_finished",
+    TokensOver: "tokens_over",
+    CostOver: "cost_over",
 }
 CONDITIONS = tuple(_CONVERTERS)
 """All kinds of conditions."""

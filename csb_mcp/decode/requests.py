@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from csb_mcp.decode.conditions import conditions
+from csb_mcp.decode.conditions import MAX_TOKENS, conditions
 from csb_mcp.decode.egress import forwards, hosts, secret_names
 from csb_mcp.decode.fields import Fields
 from csb_mcp.decode.values import (
@@ -15,6 +15,7 @@ from csb_mcp.decode.values import (
     command_timeout,
     cpus,
     cursors,
+    dollars,
     duration,
     environment,
     geometry,
@@ -40,24 +41,27 @@ from csb_mcp.model import (
     DEFAULT_MEMORY,
     DEFAULT_PIDS,
     MAX_ROWS,
+    Budget,
     Condition,
     Region,
     SandboxSpec,
     SandboxState,
 )
 
-AGENTS = ("shell", "command")
+AGENTS = ("claude", "shell", "command")
+WITH_HOSTS = ("claude",)  # agents that need some
 WORKSPACES = ("direct",)
 FORMATS = ("png", "jpeg", "webp")
 MODES = ("any", "all")
 TARGETS = ("terminal", "display")
+MAX_TURNS = 10**6
 MAX_LOG = 1024 * 1024
 _DEFAULT_LOG = 64 * 1024
 _OFFSET_BITS = 62
 _CREATE = (
     *("project_dir", "name", "backend", "agent", "command", "network", "workspace"),
     *("geometry", "gl", "memory", "cpus", "pids", "ttl", "idle_timeout", "env"),
-    *("allow_hosts", "secrets", "forward", "verify"),
+    *("allow_hosts", "secrets", "forward", "verify", "task", "max_tokens", "max_cost", "max_turns"),
 )
 
 
@@ -115,6 +119,14 @@ class TakeScreenshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Arguments of resume."""
+
+    sandbox: str
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
 class ReadLog:
     """Arguments of logs. ``offset`` None: the last ``limit`` bytes."""
 
@@ -128,7 +140,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
 
     ``network`` may be true (``full``) or false (``none``), as in the earlier manager's REST body.
     Without ``agent``, a ``command`` means ``agent="command"``; without ``network``, hosts or
-    secrets mean ``allowlist``.
+    secrets mean ``allowlist``, and so does an agent that needs some.
     """
     fields = Fields(values, _CREATE)
     command = fields.get("command", command_line, ())
@@ -141,6 +153,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
         )
     allow_hosts = fields.get("allow_hosts", hosts, ())
     secrets = fields.get("secrets", secret_names, ())
+    task = fields.get("task", non_empty, None)
     by_proxy = "allow_hosts" if allow_hosts else "secrets" if secrets else ""
     return SandboxSpec(
         project_dir=fields.need("project_dir", project),
@@ -148,7 +161,7 @@ def sandbox_spec(values: object) -> SandboxSpec:
         backend=fields.get("backend", name, "bubblewrap"),
         agent=agent,
         command=command,
-        network=_network(fields, by_proxy),
+        network=_network(fields, by_proxy, "allowlist" if agent in WITH_HOSTS else "none"),
         workspace=fields.get("workspace", one_of(WORKSPACES), "direct"),
         geometry=fields.get("geometry", geometry, DEFAULT_GEOMETRY),
         gl=fields.get("gl", truth, False),
@@ -162,12 +175,28 @@ def sandbox_spec(values: object) -> SandboxSpec:
         secrets=secrets,
         forward=fields.get("forward", forwards, ()),
         verify=fields.get("verify", truth, False),
+        task=task,
+        budget=_budget(fields),
     )
 
 
-def _network(fields: Fields, by_proxy: str) -> str:
+def _budget(fields: Fields) -> Budget:
+    return Budget(
+        max_tokens=fields.get("max_tokens", between(1, MAX_TOKENS), None),
+        max_cost=fields.get("max_cost", dollars, None),
+        max_turns=fields.get("max_turns", between(1, MAX_TURNS), None),
+    )
+
+
+def resume(values: object) -> Resume:
+    """Arguments of resume."""
+    fields = Fields(values, ("sandbox", "max_tokens", "max_cost", "max_turns"))
+    return Resume(fields.need("sandbox", reference), _budget(fields))
+
+
+def _network(fields: Fields, by_proxy: str, usual: str) -> str:
     """``by_proxy``: the argument, if any, that needs the egress proxy."""
-    found = fields.get("network", network, "allowlist" if by_proxy else "none")
+    found = fields.get("network", network, "allowlist" if by_proxy else usual)
     if by_proxy and found != "allowlist":
         raise InvalidInput(
             f'network "{found}" has no proxy for them',

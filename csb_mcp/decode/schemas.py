@@ -6,10 +6,10 @@ decoder: which arguments go together.
 """
 
 from csb_mcp.config import FORWARDS, NETWORKS
-from csb_mcp.decode.conditions import CONDITIONS
+from csb_mcp.decode.conditions import AGENT_STATES, CONDITIONS, MAX_TOKENS
 from csb_mcp.decode.desktop import BUTTONS, MAX_CLICKS, MAX_NOTCHES, MAX_POINTS
 from csb_mcp.decode.egress import MAX_HOST, MAX_HOSTS, MAX_SECRETS
-from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MODES, TARGETS, WORKSPACES
+from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MAX_TURNS, MODES, TARGETS, WORKSPACES
 from csb_mcp.decode.shapes import (
     NO_CONTROLS,
     Arguments,
@@ -47,6 +47,16 @@ _Y = whole("Pixels from the top", 0, MAX_WIDTH)
 _BUTTON = choice("Of the mouse", BUTTONS, default="left")
 _VARIABLE = "^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 
+_BUDGET: dict[str, Json] = {
+    "max_tokens": whole("Of its agent; then it is paused", 1, MAX_TOKENS),
+    "max_cost": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1_000_000,
+        "description": "US dollars of its agent; then it is paused",
+    },
+    "max_turns": whole("Of its agent; then it is paused", 1, MAX_TURNS),
+}
 CREATE = Arguments(
     {
         "project_dir": text(
@@ -72,8 +82,8 @@ CREATE = Arguments(
         },
         "network": {
             "anyOf": [{"enum": list(NETWORKS)}, {"type": "boolean"}],
-            "description": "true means full, false none; by default none, but allowlist with hosts "
-            "or secrets",
+            "description": "true means full, false none; by default none, but allowlist with "
+            "hosts, secrets or an agent that needs it",
         },
         "workspace": choice("How it sees the project", WORKSPACES, default="direct"),
         "geometry": {
@@ -122,9 +132,12 @@ CREATE = Arguments(
             "description": "Attack it first, and take it back if an attack succeeds",
             "default": False,
         },
+        "task": text("First prompt of its agent, proved submitted", least=1),
+        **_BUDGET,
     },
     ("project_dir",),
 )
+RESUME = Arguments(_BUDGET)
 LIST = Arguments(
     {"state": choice("Only those in it", tuple(state.value for state in SandboxState))}
 )
@@ -133,6 +146,26 @@ READ_TERMINAL = Arguments(
         "cursor": _CURSOR,
         "lines": whole("At most that many last rows, history included", 1, MAX_ROWS),
     }
+)
+OBSERVE = Arguments({"cursor": _CURSOR})
+SEND_PROMPT = Arguments(
+    {
+        "text": text("Submitted as one prompt", least=1),
+        "queue": {
+            "type": "boolean",
+            "description": "If the agent is not ready, submit it once it is",
+            "default": False,
+        },
+    },
+    ("text",),
+)
+ANSWER = Arguments(
+    {
+        "question": text("Id of the question", least=1, most=1000),
+        "option": text("Key of the option", least=1, most=1000),
+        "text": text("What to say beside it, where the option takes text"),
+    },
+    ("question", "option"),
 )
 SEND_KEYS = Arguments(
     {
@@ -247,6 +280,16 @@ _WAITED_FOR: Json = {
     "file": text("Path inside that exists", least=1, most=_PATH, pattern=NO_CONTROLS),
     "port": whole("TCP, something inside listens", 1, 65535),
     "egress_request": {"const": True, "description": "A host was asked for, and not answered yet"},
+    "agent_state": choice("The agent inside is in it", AGENT_STATES),
+    "question": {"const": True, "description": "The agent inside waits for an answer"},
+    "turn_finished": {"const": True, "description": "The agent inside has ended a turn"},
+    "tokens_over": whole("The agent inside has used more", 0, MAX_TOKENS),
+    "cost_over": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1_000_000,
+        "description": "US dollars; the agent inside has used more",
+    },
 }
 CONDITION: Json = {
     "type": "object",

@@ -21,6 +21,7 @@ _GEOMETRY = re.compile(r"(\d{1,5})x(\d{1,5})", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
 _TOKEN = re.compile(r"[ -~]{1,256}")
 _WHOLE = re.compile(r"-?\d{1,12}", re.ASCII)
+_MAX_DOLLARS = 1_000_000
 MAX_WIDTH, _MAX_HEIGHT, _MIN_SIDE = 7680, 4320, 64
 MIN_PIDS, MAX_PIDS = 16, 4_194_304
 MIN_MEMORY, _MAX_MEMORY = 128 * 1024**2, 16 * 1024**4
@@ -122,6 +123,17 @@ def cpus(value: object) -> float:
         raise InvalidInput(f"{shown(value)} is not a number of processors such as 0.5 or 2")
     if not _MIN_CPUS <= value <= _MAX_CPUS:
         raise InvalidInput(f"{shown(value)} is not from {_MIN_CPUS} to {_MAX_CPUS}")
+    return float(value)
+
+
+def dollars(value: object) -> float:
+    """US dollars, from 0 to a million."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidInput(f"{shown(value)} is not a number of US dollars such as 2.5")
+    if not 0 <= value <= _MAX_DOLLARS:
+        raise InvalidInput(f"{shown(value)} is not from 0 to {_MAX_DOLLARS}")
     return float(value)
 
 

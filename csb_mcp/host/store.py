@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.model import (
     AgentState,
+    Budget,
     EgressRequest,
     Event,
     Geometry,
@@ -26,7 +27,8 @@ from csb_mcp.model import (
     SandboxState,
 )
 
-_VERSION = 3  # 2: without the way out; 1: without limits of memory, cpus, pids and idleness
+# 3: without budgets; 2: without the way out; 1: without limits of memory, cpus, pids and idleness
+_VERSION = 4
 _APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
 _SCHEMA = """
 create table sandboxes (
@@ -228,6 +230,7 @@ def _dump(sandbox: Sandbox) -> str:
                 "secrets": list(spec.secrets),
                 "forward": list(spec.forward),
                 "verify": spec.verify,
+                "budget": asdict(spec.budget),
                 # env may hold secrets and is of no use after the start: it is not kept.
             },
         }
@@ -243,6 +246,7 @@ def _load(text: str) -> Sandbox:
                 project_dir=Path(spec.pop("project_dir")),
                 command=tuple(spec.pop("command")),
                 geometry=Geometry(*spec.pop("geometry")),
+                budget=Budget(**spec.pop("budget", {})),
                 **{name: tuple(spec.pop(name, ())) for name in _NAMES},
                 **spec,
             ),

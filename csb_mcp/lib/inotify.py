@@ -12,7 +12,7 @@ _IN_ONLYDIR = 0x01000000
 _IN_DONT_FOLLOW = 0x02000000
 _NONBLOCK = os.O_NONBLOCK | os.O_CLOEXEC
 _BUFFER = 64 * 1024
-_PAUSE = 0.05  # least seconds between two calls: whoever fills the folder does not fill our time
+_PAUSE = 0.05  # whoever fills the folder does not fill our time
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -22,12 +22,13 @@ class Inotify:
 
     The events' names are not used: whoever is told looks at the folder itself, so an overflowing
     queue loses nothing. Belongs to the running loop; the owner closes it. Raises OSError (EMFILE:
-    ``fs.inotify.max_user_instances``).
+    ``fs.inotify.max_user_instances``). ``pause``: least seconds between two calls.
     """
 
-    __slots__ = ("_appeared", "_fd", "_loop", "_timer")
+    __slots__ = ("_appeared", "_fd", "_loop", "_pause", "_timer")
 
-    def __init__(self, appeared: Callable[[], None]) -> None:
+    def __init__(self, appeared: Callable[[], None], pause: float = _PAUSE) -> None:
+        self._pause = pause
         self._fd: int = _libc.inotify_init1(_NONBLOCK)
         if self._fd < 0:
             raise _error("inotify_init1")
@@ -58,7 +59,7 @@ class Inotify:
         except BlockingIOError:
             return
         self._loop.remove_reader(self._fd)
-        self._timer = self._loop.call_later(_PAUSE, self._listen)
+        self._timer = self._loop.call_later(self._pause, self._listen)
         self._appeared()
 
     def close(self) -> None:

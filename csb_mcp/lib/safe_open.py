@@ -6,6 +6,7 @@ act), or reads more than it was told to.
 
 import ctypes
 import errno
+import itertools
 import os
 import stat
 import struct
@@ -80,6 +81,28 @@ def read_regular(root: int | str | os.PathLike[str], path: str, limit: int) -> b
     try:
         with open(fd, "rb", closefd=False) as file:
             return file.read(limit)
+    finally:
+        os.close(fd)
+
+
+def open_beneath(root: int, path: str) -> int:
+    """A descriptor of the folder ``path`` beneath ``root``, good for listing; links are refused.
+
+    Raises OSError: ELOOP (a link), EXDEV (outside), ENOTDIR, ENOENT.
+    """
+    how = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    return _openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, how)
+
+
+def names_in(root: int, path: str, limit: int) -> list[str]:
+    """At most ``limit`` names from the folder ``path`` beneath ``root``, in no order.
+
+    Raises OSError: ELOOP (a link), EXDEV (outside), ENOTDIR, ENOENT.
+    """
+    fd = open_beneath(root, path)
+    try:
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in itertools.islice(entries, limit)]
     finally:
         os.close(fd)
 

@@ -24,6 +24,8 @@ def plain_text(text: str) -> str:
 
     Carriage returns become newlines, so that a progress bar's states do not run together.
     """
+    if text.isascii() and text.isprintable():
+        return text
     text = _ESCAPES.sub("", text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATES.sub("\ufffd", _ACTIVE.sub("", text))

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from csb_mcp.model.agent import AgentState
 from csb_mcp.model.bounds import DEFAULT_MEMORY, DEFAULT_PIDS
+from csb_mcp.model.budget import NO_BUDGET, Budget
 from csb_mcp.model.egress import EgressRequest
 from csb_mcp.model.screen import DEFAULT_GEOMETRY, Geometry
 
@@ -26,12 +28,6 @@ class SandboxState(StrEnum):
         return self in (SandboxState.STOPPED, SandboxState.DEAD, SandboxState.FAILED)
 
 
-class AgentState(StrEnum):
-    """What the agent inside is doing. Until an adapter tells, it is ``NONE``."""
-
-    NONE = "none"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
     """What was asked for, already checked for form (not yet for policy).
@@ -43,7 +39,9 @@ class SandboxSpec:
     ``env`` is added to the payload's environment; it never appears in an argument vector.
     ``allow_hosts`` are hosts as :mod:`csb_mcp.model.egress` writes them, or names of presets;
     ``secrets`` are names of the settings' secrets, ``forward`` of what is let in from the host.
-    ``verify``: attack it before it is given out, and take it back if an attack succeeds.
+    ``task``: the first prompt of its agent, submitted and proved before it is given out; it is not
+    kept. ``budget`` bounds what its agent may use. ``verify``: attack it before it is given out,
+    and take it back if an attack succeeds.
     """
 
     project_dir: Path
@@ -65,6 +63,8 @@ class SandboxSpec:
     secrets: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     verify: bool = False
+    task: str | None = None
+    budget: Budget = NO_BUDGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from csb_mcp.model.agent import AgentState
+
 
 @dataclass(frozen=True, slots=True)
 class TerminalText:
@@ -63,6 +65,37 @@ class EgressAsked:
     """A host was asked for that no rule names, and nobody has answered yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class AgentStateIs:
+    """The agent inside is in this state."""
+
+    state: AgentState
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAsked:
+    """The agent inside waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """The agent inside has ended a turn, after this wait began or after the cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokensOver:
+    """The agent inside has used more tokens than this, of all kinds together."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CostOver:
+    """What the agent inside has used costs more than this, in US dollars."""
+
+    cost: float
+
+
 Condition = (
     TerminalText
     | TerminalRegex
@@ -73,6 +106,11 @@ Condition = (
     | FileExists
     | PortOpen
     | EgressAsked
+    | AgentStateIs
+    | QuestionAsked
+    | TurnFinished
+    | TokensOver
+    | CostOver
 )
 
 

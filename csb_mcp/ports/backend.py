@@ -13,6 +13,7 @@ from csb_mcp.model import (
     Sandbox,
     SandboxSpec,
 )
+from csb_mcp.ports.agent import Program, Seed
 
 
 class Helper(Protocol):
@@ -112,12 +113,16 @@ class Backend(Protocol):
         folders: Folders,
         project_fd: int,
         environment: Mapping[str, str],
+        *,
+        program: Program | None = None,
+        seed: Seed | None = None,
     ) -> Launch:
         """Fill ``folders`` (FIFOs, home, environment) and say how to start the payload's tree.
 
         ``environment`` is added to what the spec asks for: the way out's, which must be there.
-        ``project_fd`` is an open O_PATH descriptor of the folder that policy checked; it stays
-        the caller's and stays open until create is done.
+        ``program``: the agent's, instead of the shell or the spec's command; ``seed``: what it
+        needs in its home. ``project_fd`` is an open O_PATH descriptor of the folder that policy
+        checked; it stays the caller's and stays open until create is done.
         """
         ...
 

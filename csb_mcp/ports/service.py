@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from csb_mcp.model import (
+    NO_BUDGET,
+    Answered,
     BackgroundCommand,
+    Budget,
     CommandResult,
     Condition,
     Egress,
@@ -12,8 +15,10 @@ from csb_mcp.model import (
     KeysSent,
     LogPart,
     Metrics,
+    Observation,
     Point,
     Problem,
+    PromptSent,
     Region,
     Sandbox,
     SandboxSpec,
@@ -50,8 +55,11 @@ class SandboxService(Protocol):
         """
         ...
 
-    async def resume(self, sandbox: str) -> Sandbox:
-        """Let it go on. Running already: gives the record. Raises as :meth:`pause`."""
+    async def resume(self, sandbox: str, budget: Budget = NO_BUDGET) -> Sandbox:
+        """Let it go on. Running already: gives the record. Raises as :meth:`pause`.
+
+        What ``budget`` gives replaces what its agent has; Conflict if one is used up all the same.
+        """
         ...
 
     async def stop(self, sandbox: str) -> Sandbox:
@@ -93,6 +101,31 @@ class SandboxService(Protocol):
 
     async def type_text(self, sandbox: str, text: str) -> str:
         """Type text in any script into the display's focus; gives the frame right after it."""
+        ...
+
+    async def observe(self, sandbox: str, *, cursor: str | None) -> Observation:
+        """What its agent does and by which evidence, what it asks, what it used, changed rows.
+
+        Of ended ones, and of those without an agent, as far as there is something.
+        """
+        ...
+
+    async def send_prompt(self, sandbox: str, text: str, *, queue: bool) -> PromptSent:
+        """Submit a prompt; returns once a hook or a transcript proves that the agent took it.
+
+        While it is not ready: Conflict, or with ``queue`` it waits its turn, and an event
+        (``prompt_submitted``, ``prompt_failed``) tells what came of it. Raises PromptNotSubmitted.
+        """
+        ...
+
+    async def answer(
+        self, sandbox: str, question: str, option: str, *, text: str | None
+    ) -> Answered:
+        """Answer the question with that id; returns once it is gone from the screen.
+
+        Raises Conflict if it is not on the screen now, InvalidInput (no such option, no text
+        taken), DeadlineExceeded.
+        """
         ...
 
     async def read_terminal(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Event, Folders, LogPart, Sandbox
 
 
@@ -16,6 +17,35 @@ class Watcher(Protocol):
         A link on the way counts as the path itself. Ends when all have appeared, or at once if the
         host has no watch left to give.
         """
+        ...
+
+
+class Spool(Protocol):
+    """A folder into which somebody hostile puts small files for us to read, each once."""
+
+    @property
+    def news(self) -> Pulse:
+        """Beats when something appeared in it (coalesced; may miss some after it was replaced)."""
+        ...
+
+    async def take(self) -> tuple[Sequence[bytes], bool]:
+        """What is there now, by name, and whether there was more than anybody could mean.
+
+        Never waits for more. Each file is removed once it was read, or passed over: what is no
+        regular file, what is longer than 64 KiB, and the oldest of a flood. Never raises.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go. Idempotent."""
+        ...
+
+
+class Spools(Protocol):
+    """Opens spools."""
+
+    def open(self, home: int, path: str) -> Spool:
+        """The spool ``path`` below ``home``, an open O_PATH descriptor that stays the caller's."""
         ...
 
 

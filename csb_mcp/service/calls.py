@@ -30,7 +30,8 @@ class Calls:
         self._events = events
 
     def _cursor(self, live: Live, rows: Rows) -> str:
-        return str(Cursor(live.id, self._events.last, rows.generation))
+        turns = live.agent.view.finished if live.agent is not None else 0
+        return str(Cursor(live.id, self._events.last, rows.generation, turns))
 
 
 @asynccontextmanager

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, cast
 
 from csb_mcp.errors import CreateFailed, CsbError
 from csb_mcp.model import Folders, Launch, Problem, Sandbox, resolved
 from csb_mcp.ports import (
+    Agent,
     Backend,
     Display,
     Displays,
@@ -20,6 +21,9 @@ from csb_mcp.ports import (
     Keeper,
     Limiter,
     Prober,
+    Program,
+    Seed,
+    Spools,
     Terminal,
     Terminals,
     Watcher,
@@ -46,6 +50,8 @@ class Pieces:
     watcher: Watcher
     gates: Gates
     prober: Prober
+    spools: Spools
+    agents: Mapping[str, Agent] = field(default_factory=dict[str, Agent])
 
     def problems(self) -> Sequence[Problem]:
         """What this host lacks, piece by piece. Starts short processes."""
@@ -74,8 +80,11 @@ class Creation:
         self.enclosure: Enclosure | None = None
         self.warnings: tuple[str, ...] = ()
 
-    async def run(self, project: Project) -> Live:
-        """All stages, within the timeout. Whatever it raises, the caller then calls undo."""
+    async def run(self, project: Project, program: Program | None = None) -> Live:
+        """All stages, within the timeout. Whatever it raises, the caller then calls undo.
+
+        ``program``: the agent's, if its spec names one that there is an adapter of.
+        """
         async with asyncio.timeout(self._timeout):
             deadline = asyncio.get_running_loop().time() + self._timeout
             await self._pieces.keeper.make(self._folders, self._sandbox.uid)
@@ -84,8 +93,14 @@ class Creation:
             self.enclosure = await self._pieces.limiter.make(self._sandbox)
             way = await self._pieces.gates.prepare(self._sandbox, self._folders)
             self.warnings = way.warnings
+            seed = self._seed(way.environment)
             payload = await self._backend.prepare(
-                self._sandbox, self._folders, project.fd, way.environment
+                self._sandbox,
+                self._folders,
+                project.fd,
+                way.environment,
+                program=program,
+                seed=seed,
             )
             screen = await self._pieces.displays.prepare(self._folders, spec.geometry, gl=spec.gl)
             # In this order they start: the proxy takes longest.
@@ -105,6 +120,16 @@ class Creation:
                 enclosure=self.enclosure,
                 gate=self._gate,
             )
+
+    def _seed(self, given: Mapping[str, str]) -> Seed | None:
+        """What its agent needs in its home. It is told its key, or the placeholder of that."""
+        spec = self._sandbox.spec
+        agent = self._pieces.agents.get(spec.agent)
+        if agent is None:
+            return None
+        known = {**spec.env, **given}
+        keys = [known[name] for name in agent.key_variables if name in known]
+        return agent.seed(spec.project_dir, keys[0] if keys else None)
 
     async def _answers(
         self, terminal: Terminal, beside: Mapping[str, Launch], deadline: float

@@ -18,21 +18,23 @@ EPOCH = secrets.token_hex(3)
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position in one sandbox: in the event stream and in its terminal's rows."""
+    """A position in one sandbox: in the event stream, in its terminal's rows, in its turns."""
 
     sandbox: str
     event: int
     generation: int | None
+    turns: int | None = 0
 
     def __str__(self) -> str:
-        return f"{self.sandbox}.{EPOCH}.{self.event}.{self.generation or 0}"
+        numbers = f"{self.event}.{self.generation or 0}.{self.turns or 0}"
+        return f"{self.sandbox}.{EPOCH}.{numbers}"
 
 
 def parse_cursor(text: str, sandbox: str) -> Cursor:
-    """Back from text. Of an older daemon: ``generation`` is None. Raises InvalidInput."""
+    """Back from text. Of an older daemon: the last two are None. Raises InvalidInput."""
     parts = text.split(".")
     numbers = parts[2:]
-    if len(parts) != 4 or not all(map(_is_number, numbers)):
+    if len(parts) != 5 or not all(map(_is_number, numbers)):
         raise InvalidInput(
             "not a cursor", field="cursor", hint="give one from an earlier answer, or none"
         )
@@ -40,8 +42,10 @@ def parse_cursor(text: str, sandbox: str) -> Cursor:
         raise InvalidInput(
             f"this cursor belongs to sandbox {parts[0]!r}, not {sandbox!r}", field="cursor"
         )
-    event, generation = map(int, numbers)
-    return Cursor(sandbox, event, generation if parts[1] == EPOCH else None)
+    event, generation, turns = map(int, numbers)
+    if parts[1] != EPOCH:
+        return Cursor(sandbox, event, None, None)
+    return Cursor(sandbox, event, generation, turns)
 
 
 def _is_number(text: str) -> bool:

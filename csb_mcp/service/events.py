@@ -19,7 +19,7 @@ class Events:
         """Continue the numbering of an earlier daemon."""
         self.last = await self._store.last_event()
 
-    async def publish(self, sandbox: str, kind: str, **data: str) -> None:
+    async def publish(self, sandbox: str, kind: str, /, **data: str) -> None:
         """Keep an event and wake the readers."""
         event = await self._store.append_event(sandbox, kind, data)
         self.last = max(self.last, event.sequence)

@@ -15,10 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CreateFailed, CsbError, TerminalFailed
+from csb_mcp.errors import Conflict, CreateFailed, CsbError, TerminalFailed
 from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import (
+    AgentState,
+    Budget,
     Folders,
     Limits,
     Outcome,
@@ -28,7 +30,11 @@ from csb_mcp.model import (
     SandboxState,
     Verification,
 )
-from csb_mcp.ports import Backend, Enclosure, Meter
+from csb_mcp.ports import Backend, Enclosure, Meter, Program
+from csb_mcp.service.agents.budgets import budget_words, used_up, with_budget
+from csb_mcp.service.agents.needs import first_prompt, with_needs
+from csb_mcp.service.agents.supervisor import Supervisor
+from csb_mcp.service.agents.waits import watch_of
 from csb_mcp.service.calls import finish
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.egress import VERIFY_SECONDS
@@ -64,6 +70,7 @@ class Lifecycle:
         self._registering = asyncio.Lock()
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
         self._gatekeeper = Gatekeeper(pieces, registry, events, self._vigil.warn)
+        self._supervisor = Supervisor(settings, pieces, registry, events, self)
         self._sampler = Sampler(settings, registry, meter, self)
         self._restart = Restart(
             settings, pieces, registry, events, roll_back=self._roll_back, begin=self._begin
@@ -71,18 +78,58 @@ class Lifecycle:
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :meth:`~csb_mcp.ports.SandboxService.create`."""
-        check_spec(spec, self._settings, tuple(self._pieces.backends))
+        agents = self._pieces.agents
+        check_spec(spec, self._settings, tuple(self._pieces.backends), tuple(agents))
+        spec = with_needs(spec, agents.get(spec.agent), self._settings)
         allowed = normal_rules(spec.allow_hosts, "allow_hosts")
         check_bound(allowed, self._settings.egress_hosts, "allow_hosts")
         spec = replace(spec, allow_hosts=allowed)
+        program = await self._program(spec)
         project = open_project(spec.project_dir, self._settings)
         try:
             async with self._registering:  # each takes a uid and a name that none other has
                 sandbox = await self._register(spec, project)
             async with self._registry.lock(sandbox.id):
-                return await self._bring_up(sandbox, project)
+                running = await self._bring_up(sandbox, project, program)
         finally:
             os.close(project.fd)
+        if spec.task is not None:
+            await self._give(running, spec.task)
+        return self._registry.find(running.id)
+
+    async def _program(self, spec: SandboxSpec) -> Program | None:
+        """Its agent's, found on this host before anything is made. Raises HostUnable."""
+        agent = self._pieces.agents.get(spec.agent)
+        if agent is None:
+            return None
+        return await asyncio.to_thread(agent.program, self._settings, spec.command)
+
+    async def _give(self, sandbox: Sandbox, task: str) -> None:
+        """Its first prompt. Its lock is not held: its watch must be able to see it ready."""
+        try:
+            await first_prompt(self._registry.running(sandbox.id), task)
+        except BaseException as error:
+            await finish(self._take_back(sandbox.id, error))
+            if not isinstance(error, CsbError):
+                raise
+            raise CreateFailed(
+                error.message, stage="task", sandbox=sandbox.id, hint=error.hint
+            ) from error
+
+    async def _take_back(self, sandbox_id: str, error: BaseException) -> None:
+        why = error if isinstance(error, CsbError) else "cancelled"
+        reason = f"create failed in stage 'task': {why}"
+        async with self._registry.lock(sandbox_id):
+            if (live := self._registry.live.get(sandbox_id)) is not None:
+                await self._end(live, SandboxState.FAILED, reason, None)
+            await self._pieces.keeper.remove(self._pieces.keeper.folders(sandbox_id))
+            ended = replace(
+                self._registry.find(sandbox_id),
+                state=SandboxState.FAILED,
+                name=None,
+                reason=reason,
+            )
+            await self._registry.put_ended(ended)
 
     async def _register(self, spec: SandboxSpec, project: Project) -> Sandbox:
         backend = self._pieces.backends[spec.backend]
@@ -99,6 +146,9 @@ class Lifecycle:
             unguarded=tuple(backend.unguarded(project.path)),
             attach=_attach(self._pieces.keeper.folders(made), uid),
             allowed_hosts=spec.allow_hosts,
+            agent_state=(
+                AgentState.STARTING if spec.agent in self._pieces.agents else AgentState.NONE
+            ),
         )
         try:
             await finish(self._registry.add(sandbox))
@@ -107,10 +157,12 @@ class Lifecycle:
             raise
         return sandbox
 
-    async def _bring_up(self, sandbox: Sandbox, project: Project) -> Sandbox:
+    async def _bring_up(
+        self, sandbox: Sandbox, project: Project, program: Program | None
+    ) -> Sandbox:
         creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
         try:
-            live = await creation.run(project)
+            live = await creation.run(project, program)
             if sandbox.spec.verify:
                 creation.stage = "verify"
                 await self._verify(live, sandbox)
@@ -159,6 +211,8 @@ class Lifecycle:
         self._registry.live[live.id] = live
         self._spawn(live, self._watch(live))
         self._spawn(live, self._vigil.files(sandbox))
+        for work in self._supervisor.watches(live, sandbox):
+            self._spawn(live, work)
         if sandbox.spec.network == "allowlist":
             self._spawn(live, self._gatekeeper.watch(live))
         if sandbox.spec.ttl is not None:
@@ -189,9 +243,29 @@ class Lifecycle:
         """Hold its payload still. Raises SandboxEnded, Conflict."""
         return await finish(self._turn(sandbox_id, SandboxState.PAUSED))
 
-    async def resume(self, sandbox_id: str) -> Sandbox:
-        """Let it go on. Raises SandboxEnded, Conflict."""
+    async def resume(self, sandbox_id: str, budget: Budget) -> Sandbox:
+        """Let it go on, with a larger budget. Raises SandboxEnded, Conflict (it is used up)."""
+        await finish(self._grant(sandbox_id, budget))
         return await finish(self._turn(sandbox_id, SandboxState.RUNNING))
+
+    async def _grant(self, sandbox_id: str, budget: Budget) -> None:
+        async with self._registry.lock(sandbox_id):
+            live = self._registry.running(sandbox_id)
+            record = self._registry.find(sandbox_id)
+            if budget.given and live.agent is None:
+                watch_of(live)  # raises: there is nothing to count
+            budget = record.spec.budget.over(budget)
+            if live.agent is not None and (full := used_up(live.agent, budget)):
+                raise Conflict(
+                    f"its budget is used up: {full}",
+                    sandbox=sandbox_id,
+                    hint=f"resume it with a higher {full.split()[0]}, or stop it",
+                )
+            if budget != record.spec.budget:
+                asked = {**record.limits.asked, **budget_words(budget)}
+                limits = with_budget(record.limits, asked)
+                spec = replace(record.spec, budget=budget)
+                await self._registry.put(replace(record, spec=spec, limits=limits))
 
     async def _turn(self, sandbox_id: str, state: SandboxState) -> Sandbox:
         async with self._registry.lock(sandbox_id):
@@ -349,6 +423,7 @@ def _limits(spec: SandboxSpec, backend: Backend) -> Limits:
         asked["ttl"] = f"{spec.ttl:g}s"
     if spec.idle_timeout is not None:
         asked["idle_timeout"] = f"{spec.idle_timeout:g}s"
+    asked |= budget_words(spec.budget)
     bounds = backend.bounds(spec)
     asked |= {name: limit for name, (limit, _) in bounds.items()}
     return Limits(asked=asked, enforced_by={name: by for name, (_, by) in bounds.items()})

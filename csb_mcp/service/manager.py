@@ -9,6 +9,8 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, InvalidInput
 from csb_mcp.model import (
     MAX_WAIT,
+    NO_BUDGET,
+    Budget,
     Condition,
     Event,
     Metrics,
@@ -21,7 +23,6 @@ from csb_mcp.model import (
 )
 from csb_mcp.ports import Meter, Store
 from csb_mcp.service.calls import answering
-from csb_mcp.service.console import Console
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.desktop import Desktop
 from csb_mcp.service.egress import WayOuts
@@ -29,10 +30,11 @@ from csb_mcp.service.events import Events
 from csb_mcp.service.lifecycle import Lifecycle
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.sampler import with_running
+from csb_mcp.service.supervision import Supervision
 from csb_mcp.service.waits import Waiter
 
 
-class Manager(Console, Desktop, WayOuts):
+class Manager(Supervision, Desktop, WayOuts):
     """The :class:`~csb_mcp.ports.SandboxService`; its other calls are the bases'."""
 
     def __init__(self, settings: Settings, pieces: Pieces, store: Store, meter: Meter) -> None:
@@ -66,9 +68,9 @@ class Manager(Console, Desktop, WayOuts):
         """See :class:`~csb_mcp.ports.SandboxService`."""
         return await self._lifecycle.pause(self._registry.find(sandbox).id)
 
-    async def resume(self, sandbox: str) -> Sandbox:
+    async def resume(self, sandbox: str, budget: Budget = NO_BUDGET) -> Sandbox:
         """See :class:`~csb_mcp.ports.SandboxService`."""
-        return await self._lifecycle.resume(self._registry.find(sandbox).id)
+        return await self._lifecycle.resume(self._registry.find(sandbox).id, budget)
 
     async def stop(self, sandbox: str) -> Sandbox:
         """See :class:`~csb_mcp.ports.SandboxService`."""

@@ -24,13 +24,16 @@ class Project:
     fd: int
 
 
-def check_spec(spec: SandboxSpec, settings: Settings, backends: tuple[str, ...]) -> None:
+def check_spec(
+    spec: SandboxSpec, settings: Settings, backends: tuple[str, ...], agents: tuple[str, ...] = ()
+) -> None:
     """Refuse what this part, this host's settings or the combination of arguments does not allow.
 
     Raises InvalidInput, Forbidden.
     """
     _one_of(spec.backend, backends, "backend")
-    _one_of(spec.agent, AGENTS, "agent")
+    _one_of(spec.agent, (*agents, *AGENTS), "agent")
+    _check_supervised(spec, agents)
     _one_of(spec.workspace, ("direct",), "workspace")
     if (spec.agent == "command") != bool(spec.command):
         raise InvalidInput(
@@ -44,6 +47,22 @@ def check_spec(spec: SandboxSpec, settings: Settings, backends: tuple[str, ...])
             hint="max_network in the settings bounds it",
         )
     _check_way_out(spec, settings)
+
+
+def _check_supervised(spec: SandboxSpec, agents: tuple[str, ...]) -> None:
+    if spec.budget.given and spec.agent not in agents:
+        raise InvalidInput(
+            f"what agent {spec.agent!r} uses is not known",
+            field=next(iter(spec.budget.given)),
+            choices=agents,
+        )
+    if spec.task is not None and spec.agent not in agents:
+        raise InvalidInput(
+            f"agent {spec.agent!r} takes no task",
+            field="task",
+            choices=agents,
+            hint="name an agent that does, or use send_keys",
+        )
 
 
 def _check_way_out(spec: SandboxSpec, settings: Settings) -> None:

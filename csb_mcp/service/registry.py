@@ -19,8 +19,9 @@ from csb_mcp.errors import (
     SandboxEnded,
 )
 from csb_mcp.lib.pulse import Pulse
-from csb_mcp.model import Folders, Sandbox, SandboxState
+from csb_mcp.model import AgentState, Folders, Sandbox, SandboxState
 from csb_mcp.ports import Display, Enclosure, Gate, Helper, Store, Terminal
+from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.history import History
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class Live:
     ``display`` or ``helper`` is None if it did not answer when a restarted daemon adopted the
     sandbox; ``gate``, if its network has no proxy, or while that is away. ``asked`` beats when its
     egress requests changed; ``cut`` is set if the gate failed in a call; ``once`` tells when a host
-    and port were last let through for one connection. ``ending``: it is on its way down, and what
+    and port were last let through for one connection. ``agent``: what its agent does, if it has one
+    that is understood. ``ending``: it is on its way down, and what
     fails now fails because of that. ``ended`` is set once nothing runs any more; ``last_rows`` is
     then what the terminal showed.
     """
@@ -50,6 +52,7 @@ class Live:
     gate: Gate | None = None
     asked: Pulse = field(default_factory=Pulse)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
+    agent: AgentWatch | None = None
     once: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
     ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -164,6 +167,8 @@ class Registry:
         With a disk that takes nothing it is over all the same; the next daemon finds out by itself.
         """
         sandbox = replace(sandbox, pending=())
+        if sandbox.agent_state is not AgentState.NONE:
+            sandbox = replace(sandbox, agent_state=AgentState.EXITED)
         self._records[sandbox.id] = sandbox
         try:
             await self._store.update(sandbox)

@@ -15,20 +15,27 @@ import regex
 from csb_mcp.errors import InvalidInput, SandboxEnded
 from csb_mcp.lib.pulse import beat_within
 from csb_mcp.model import (
+    AgentState,
+    AgentStateIs,
     Condition,
+    CostOver,
     EgressAsked,
     Exited,
     FileExists,
     Match,
     PortOpen,
+    QuestionAsked,
     Sandbox,
     ScreenChanged,
     ScreenStable,
     TerminalIdle,
     TerminalRegex,
     TerminalText,
+    TokensOver,
+    TurnFinished,
 )
-from csb_mcp.service.cursor import frame_name, parse_cursor, parse_frame
+from csb_mcp.service.agents.waits import AgentCondition, of_agent
+from csb_mcp.service.cursor import Cursor, frame_name, parse_cursor, parse_frame
 from csb_mcp.service.registry import Live, Registry, ended
 
 _FILE_SECONDS = 0.05
@@ -49,17 +56,17 @@ class Waiter:
         }
         self._since = self._parse(refs, cursors)
 
-    def _parse(self, refs: Sequence[str], cursors: Mapping[str, str]) -> dict[str, int | None]:
+    def _parse(self, refs: Sequence[str], cursors: Mapping[str, str]) -> dict[str, Cursor]:
         by_ref = dict(zip(dict.fromkeys(refs), self._sandboxes, strict=True))
         unknown = [ref for ref in cursors if ref not in by_ref and ref not in self._live]
         if unknown:
             raise InvalidInput(
                 f"{unknown[0]!r} is not among the sandboxes waited for", field="cursor"
             )
-        found: dict[str, int | None] = {}
+        found: dict[str, Cursor] = {}
         for ref, text in cursors.items():
             sandbox = by_ref[ref].id if ref in by_ref else ref
-            found[sandbox] = parse_cursor(text, sandbox).generation
+            found[sandbox] = parse_cursor(text, sandbox)
         return found
 
     @property
@@ -120,11 +127,7 @@ class Waiter:
 
     async def _until_end(self, live: Live, sandbox: Sandbox, condition: "_Checked") -> str:
         """The condition, or the sandbox's end, whichever comes first."""
-        check = asyncio.ensure_future(
-            _asked(live, self._registry)
-            if isinstance(condition, EgressAsked)
-            else _evidence(live, condition, self._since.get(live.id))
-        )
+        check = asyncio.ensure_future(self._look(live, condition))
         end = asyncio.ensure_future(live.ended.wait())
         try:
             await asyncio.wait({check, end}, return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +140,14 @@ class Waiter:
             check.cancel()
             end.cancel()
             await asyncio.gather(check, end, return_exceptions=True)
+
+    async def _look(self, live: Live, condition: "_Checked") -> str:
+        since = self._since.get(live.id)
+        if isinstance(condition, EgressAsked):
+            return await _asked(live, self._registry)
+        if isinstance(condition, _OF_AGENTS):
+            return await of_agent(live, condition, since and since.turns)
+        return await _evidence(live, condition, since and since.generation)
 
 
 class _Pattern:
@@ -175,7 +186,8 @@ class _Pattern:
 
 _Told = _Pattern | TerminalIdle | ScreenChanged | ScreenStable | Exited | FileExists | PortOpen
 """By the pieces themselves."""
-_Checked = _Told | EgressAsked  # by the record
+_Checked = _Told | EgressAsked | AgentCondition  # by the record; by the agent's watch
+_OF_AGENTS = (AgentStateIs, QuestionAsked, TurnFinished, TokensOver, CostOver)
 
 
 def _compiled(condition: Condition) -> _Checked:
@@ -187,6 +199,8 @@ def _compiled(condition: Condition) -> _Checked:
 def _after_end(sandbox: Sandbox, condition: _Checked, live: Live | None = None) -> str:
     if isinstance(condition, Exited):
         return f"{sandbox.state if live is None else 'ended'}: {sandbox.reason or ''}".rstrip(": ")
+    if condition == AgentStateIs(AgentState.EXITED):
+        return "its program has ended"
     if live is not None:
         raise SandboxEnded(
             "it ended before the condition came true",

@@ -11,10 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CreateFailed, NotFound, SandboxEnded
+from csb_mcp.errors import Conflict, CreateFailed, NotFound, SandboxEnded
 from csb_mcp.lib.pulse import Pulse, beat_within
 from csb_mcp.model import (
+    NO_BUDGET,
+    AgentFault,
+    AgentState,
+    AgentUsage,
+    AgentView,
+    Answered,
     BackgroundCommand,
+    Budget,
     CommandResult,
     Condition,
     Connection,
@@ -22,6 +29,7 @@ from csb_mcp.model import (
     EgressAsked,
     EgressRequest,
     Event,
+    Evidence,
     HostUsage,
     Image,
     KeysSent,
@@ -29,10 +37,15 @@ from csb_mcp.model import (
     LogPart,
     Match,
     Metrics,
+    ModelUsage,
+    Observation,
+    Option,
     Outcome,
     Point,
     Probe,
     Problem,
+    PromptSent,
+    Question,
     Region,
     Sample,
     Sandbox,
@@ -41,6 +54,7 @@ from csb_mcp.model import (
     SandboxUsage,
     ScreenChanged,
     Screenshot,
+    Source,
     TerminalText,
     TerminalView,
     TriedHost,
@@ -59,6 +73,10 @@ class FakeService:
         self.sandboxes: dict[str, Sandbox] = {}
         self.calls: list[str] = []
         self.arguments: dict[str, object] = {}
+        options = (Option("1", "Yes"), Option("2", "No\x1b[31m"))
+        self.question = Question(
+            id="q1", kind="permission", tool="Bash", detail="rm -rf x", options=options, free=True
+        )
         self.view = TerminalView(((0, "$ ls"), (1, "README"), (2, "")), "ab.1", False, False)
         self.result: CommandResult | BackgroundCommand = CommandResult(0, "out\n", "")
         self.error: Exception | None = None
@@ -129,8 +147,8 @@ class FakeService:
         self._called("pause")
         return self._set_state(sandbox, SandboxState.PAUSED)
 
-    async def resume(self, sandbox: str) -> Sandbox:
-        self._called("resume")
+    async def resume(self, sandbox: str, budget: Budget = NO_BUDGET) -> Sandbox:
+        self._called("resume", budget=budget)
         return self._set_state(sandbox, SandboxState.RUNNING)
 
     def _set_state(self, sandbox: str, state: SandboxState) -> Sandbox:
@@ -187,6 +205,45 @@ class FakeService:
     def _touched(self, sandbox: str) -> str:
         self._find(sandbox)
         return "e-2"
+
+    async def observe(self, sandbox: str, *, cursor: str | None) -> Observation:
+        self._called("observe", cursor=cursor)
+        record = self._find(sandbox)
+        said = (
+            Evidence(source=Source.HOOK, says=AgentState.QUESTION, detail="ask\x1b[1m", since=1.0),
+            Evidence(source=Source.SCREEN, says=AgentState.WORKING, detail="busy", since=2.0),
+        )
+        state, asked = AgentState.QUESTION, self.question
+        fault = AgentFault(kind="network", words="no\x07 way out", hint="allow its host")
+        used = ModelUsage(input=10, output=20)
+        return Observation(
+            record=record,
+            agent=AgentView(state=state, since=1.5, evidence=said, question=asked, fault=fault),
+            usage=AgentUsage(models={"model-a": used}, cost=0.25, turns=1, tool_calls=2, turn=used),
+            terminal=self.view,
+            queued=1,
+        )
+
+    async def send_prompt(self, sandbox: str, text: str, *, queue: bool) -> PromptSent:
+        self._called("send_prompt", text=text, queue=queue)
+        self._find(sandbox)
+        proof = "" if queue else "hook"
+        return PromptSent(proof=proof, retried=False, cursor="ab.1", waited=0.25, queued=queue)
+
+    async def answer(
+        self, sandbox: str, question: str, option: str, *, text: str | None
+    ) -> Answered:
+        self._called("answer", question=question, option=option, text=text)
+        self._find(sandbox)
+        if question != self.question.id:
+            raise Conflict("that question is not on its screen now", sandbox=sandbox)
+        return Answered(
+            question=question,
+            option=option,
+            state=AgentState.QUESTION,
+            next=self.question,
+            cursor="ab.1",
+        )
 
     async def read_terminal(
         self, sandbox: str, *, cursor: str | None, lines: int | None

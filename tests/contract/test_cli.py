@@ -421,6 +421,18 @@ def test_egress(shell: Shell, web: str) -> None:
     assert "egress_request: h.example:443" in shell("wait", "web", "--egress-request")
 
 
+def test_the_agent_inside(shell: Shell, web: str) -> None:
+    shown = shell("observe", "web")
+    assert re.search(r"^disputed by +screen$", shown, re.MULTILINE)
+    assert re.search(r"^hook +question: ask$", shown, re.MULTILINE)
+    assert "question q1, permission Bash: rm -rf x\n  1  Yes\n  2  No\n" in shown
+    assert "used: 30 tokens, 1 turns, $0.2500" in shown
+    assert "submitted, proved by its hook" in shell("prompt", "web", "go")
+    assert shell.json("prompt", "web", "go", "--queue")["queued"] is True
+    assert "question q1" in shell("answer", "web", "q1", "2", "--text", "no")
+    assert "not on its screen" in shell.fails("answer", "web", "q0", "1")
+
+
 def test_verify(shell: Shell, web: str) -> None:
     shown = shell("verify", "web")
     assert re.search(r"^held +loopback +the host's ports +ab$", shown, re.MULTILINE)
@@ -702,6 +714,9 @@ def test_a_verb_reads_nothing_heavy() -> None:
     [
         ("create", decode.sandbox_spec),
         ("list", decode.list_filter),
+        ("observe", decode.observe),
+        ("prompt", decode.send_prompt),
+        ("answer", decode.answer),
         ("read", decode.read_terminal),
         ("send", decode.send_keys),
         ("run", decode.run_command),

@@ -16,7 +16,7 @@ from mcp_types import CallToolResult, ImageContent, TextContent
 
 from csb_mcp import __version__
 from csb_mcp.decode import CONDITIONS
-from csb_mcp.errors import HostUnable, InvalidInput
+from csb_mcp.errors import HostUnable, InvalidInput, PromptNotSubmitted
 from csb_mcp.model import CommandResult, Metrics, Point, Sample, SandboxSpec, TerminalView
 from csb_mcp.transports.mcp.server import build_server
 from csb_mcp.transports.mcp.tools import TOOLSETS
@@ -25,7 +25,8 @@ from tests.contract.fake_service import PIXELS, FakeService
 from tests.support.mcp_client import connection
 
 TOOLS = [
-    *("create_sandbox", "list_sandboxes", "read_terminal", "send_keys", "wait", "run_command"),
+    *("create_sandbox", "list_sandboxes", "observe", "send_prompt", "answer"),
+    *("read_terminal", "send_keys", "wait", "run_command"),
     *("screenshot", "metrics", "pause", "resume", "stop", "delete"),
     *("click", "drag", "scroll", "type_text"),
 ]
@@ -41,6 +42,9 @@ GOOD: dict[str, dict[str, Any]] = {
         "pids": 64,
     },
     "list_sandboxes": {"state": "running"},
+    "observe": {"sandbox": "0000", "cursor": "ab.1"},
+    "send_prompt": {"sandbox": "0000", "text": "do this", "queue": True},
+    "answer": {"sandbox": "0000", "question": "q1", "option": "2", "text": "not that"},
     "read_terminal": {"sandbox": "0000", "lines": 10},
     "send_keys": {"sandbox": "0000", "text": "ls", "keys": ["Enter"]},
     "wait": {"sandboxes": "0000", "until": [{"terminal_text": "$"}]},
@@ -59,6 +63,9 @@ GOOD: dict[str, dict[str, Any]] = {
 BAD: dict[str, dict[str, Any]] = {
     "create_sandbox": {"project_dir": "p"},
     "list_sandboxes": {"state": "up"},
+    "observe": {"sandbox": "0000", "lines": 1},
+    "send_prompt": {"sandbox": "0000", "text": "x", "queue": "now"},
+    "answer": {"sandbox": "0000", "question": "q1"},
     "read_terminal": {"sandbox": "0000", "lines": 0},
     "send_keys": {"sandbox": "0000"},
     "wait": {"sandboxes": "0000", "until": []},
@@ -130,7 +137,7 @@ async def test_the_list_of_tools_is_small_and_complete(
 async def test_what_a_program_reads_has_a_schema_and_text_has_none(client: Client) -> None:
     listed = (await client.list_tools()).tools
     without = {tool.name for tool in listed if tool.output_schema is None}
-    text = {"read_terminal", "send_keys", "screenshot"}
+    text = {"read_terminal", "send_keys", "screenshot", "observe", "send_prompt", "answer"}
     assert without == text | {tool.name for tool in TOOLSETS["desktop"]}
 
 
@@ -458,7 +465,10 @@ async def test_read_only_leaves_out_what_changes_something(service: FakeService)
         assert client.instructions
         assert not any(f"{name}(" in client.instructions for name in set(TOOLS) - set(names))
         prompts = [prompt.name for prompt in (await client.list_prompts()).prompts]
-    assert names == ["list_sandboxes", "read_terminal", "wait", "screenshot", "metrics"]
+    assert names == [
+        "list_sandboxes",
+        *("observe", "read_terminal", "wait", "screenshot", "metrics"),
+    ]
     assert prompts == ["hand_over"]
 
 
@@ -535,3 +545,45 @@ async def test_an_agent_that_may_only_look_sees_the_way_out(service: FakeService
         service.ask((await service.create(spec)).id, "h.example")
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert names & {"egress", "allow_host", "deny_host"} == {"egress"}
+
+
+# --- the agent inside
+
+
+async def test_observe_is_short_and_its_words_are_fenced(
+    client: Client, service: FakeService
+) -> None:
+    rows = tuple((number, f"row {number} " + "x" * 300) for number in range(400))
+    service.view = TerminalView(rows, "ab.9", changed_only=True, gap=False)
+    service.question = replace(service.question, detail="d" * 9000, id="q" * 5000)
+    words = await called(client, "observe", sandbox="0000")
+    assert len(words) < 2000
+    trusted, untrusted = fence(words)
+    assert "next cursor: ab.9" in trusted
+    assert "agent: question since 00:00:01 UTC\nDISPUTED by screen" in trusted
+    assert "used: 30 tokens (10 in, 20 out), 1 turns, 2 tool calls, $0.2500" in trusted
+    assert "hook says question: ask\nscreen says working: busy" in untrusted
+    assert "question qqq" in untrusted
+    assert "[1=Yes, 2=No]; text may be given" in untrusted
+    assert "error network: no way out. allow its host" in untrusted
+    assert "row 399" in untrusted
+
+
+async def test_a_prompt_says_by_what_it_is_proved(client: Client, service: FakeService) -> None:
+    words = await called(client, "send_prompt", sandbox="0000", text="go")
+    assert words.startswith("submitted, proved by its hook; cursor from before: ab.1")
+    assert service.arguments == {"text": "go", "queue": False}
+    assert "queued" in await called(client, "send_prompt", sandbox="0000", text="go", queue=True)
+    service.error = PromptNotSubmitted("it was typed", hint="its screen (untrusted):\n> go")
+    assert "> go" in await failed(client, "send_prompt", sandbox="0000", text="go")
+
+
+async def test_an_answer_tells_what_is_asked_next(client: Client, service: FakeService) -> None:
+    words = await called(client, "answer", sandbox="0000", question="q1", option="2", text="no")
+    assert service.arguments == {"question": "q1", "option": "2", "text": "no"}
+    trusted, untrusted = fence(words)
+    assert "the question is gone" in trusted
+    assert untrusted.startswith("question q1, permission Bash: rm -rf x")
+    assert "not on its screen" in await failed(
+        client, "answer", sandbox="0000", question="q0", option="2"
+    )

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from csb_mcp import errors
-from csb_mcp.errors import CsbError
+from csb_mcp.errors import CsbError, PromptNotSubmitted
 from csb_mcp.model import (
     CommandResult,
     FileExists,
@@ -453,3 +453,29 @@ async def test_a_verification(client: httpx2.AsyncClient, web: str) -> None:
         "outcome": "held",
         "detail": "ab",
     }
+
+
+async def test_the_agent_inside(client: httpx2.AsyncClient, service: FakeService, web: str) -> None:
+    found = (await client.get(f"{ONE}/agent?cursor=c.1")).json()
+    assert service.arguments == {"cursor": "c.1"}
+    agent, used = found["agent"], found["usage"]
+    assert (agent["state"], agent["disputed"]) == ("question", ["screen"])
+    assert agent["evidence"][0] == {
+        "source": "hook",
+        "says": "question",
+        "since": "1970-01-01T00:00:01.000Z",
+        "detail": "ask",
+    }
+    assert agent["question"]["options"][1] == {"key": "2", "label": "No"}
+    assert agent["error"]["words"] == "no way out"
+    assert (used["total"]["output"], used["cost"], found["queued"]) == (20, 0.25, 1)
+    sent = await client.post(f"{ONE}/prompts", json={"text": "go"})
+    assert (sent.status_code, sent.json()["proof"]) == (200, "hook")
+    queued = await client.post(f"{ONE}/prompts", json={"text": "go", "queue": True})
+    assert (queued.status_code, queued.json()["queued"]) == (202, True)
+    body = {"question": "q1", "option": "1"}
+    assert (await client.post(f"{ONE}/answers", json=body)).json()["next"]["id"] == "q1"
+    refused(await client.post(f"{ONE}/answers", json=body | {"question": "q0"}), 409, "conflict")
+    service.error = PromptNotSubmitted("it was typed")
+    sent = await client.post(f"{ONE}/prompts", json={"text": "go"})
+    refused(sent, 502, "prompt_not_submitted")

@@ -133,9 +133,13 @@ async def proxied(host: Host) -> AsyncGenerator[None]:
     started: list[subprocess.Popen[bytes]] = []
 
     async def with_proxy(
-        sandbox: Sandbox, folders: Folders, project_fd: int, environment: Mapping[str, str]
+        sandbox: Sandbox,
+        folders: Folders,
+        project_fd: int,
+        environment: Mapping[str, str],
+        **more: Any,
     ) -> Launch:
-        launch = await prepare(sandbox, folders, project_fd, environment)
+        launch = await prepare(sandbox, folders, project_fd, environment, **more)
         for path in (folders.egress, folders.gate, folders.connections):
             path.mkdir(mode=0o700)
             os.chown(path, sandbox.uid, sandbox.uid)

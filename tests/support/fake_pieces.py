@@ -5,7 +5,7 @@ What outlives a daemon is in a :class:`World`; services come and go on it.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from typing import Any, cast
 from csb_mcp.config import Settings
 from csb_mcp.errors import EgressFailed, HelperFailed
 from csb_mcp.host.keeper import DiskKeeper
+from csb_mcp.host.spool import InotifySpools
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.watcher import InotifyWatcher
 from csb_mcp.lib.pulse import Pulse
@@ -30,7 +31,7 @@ from csb_mcp.model import (
     SandboxUsage,
     Verification,
 )
-from csb_mcp.ports import ClientOf, Store, WayOut
+from csb_mcp.ports import Agent, ClientOf, Program, Seed, Store, WayOut
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
 from csb_mcp.service.manager import Manager
@@ -120,6 +121,8 @@ class World:
         self.trees: dict[Path, Terminal] = {}
         self.proxies: dict[str, Proxy] = {}
         self.restarts = 0
+        self.agents: dict[str, Agent] = {}
+        self.prepared: dict[str, tuple[Program | None, Seed | None]] = {}
         self.doors_fail = 0  # so many more times
         self.probes: tuple[Probe, ...] = (
             Probe(name="loopback", protects="the host", outcome=Outcome.HELD),
@@ -145,6 +148,8 @@ class World:
             watcher=InotifyWatcher(),
             gates=cast("Any", Gates(self)),
             prober=fake,
+            spools=InotifySpools(),
+            agents=self.agents,
         )
 
     @asynccontextmanager
@@ -170,9 +175,24 @@ class Terminal:
         self.folders = folders
         self.output = Pulse()
         self.gone = asyncio.Event()
+        self.screen: tuple[str, ...] = ("$",)
+        self.generation = 1
+        self.typed: list[str] = []  # texts, and keys in angle brackets
+        self.on_typed: Callable[[str], None] = self.typed.append
+
+    def show(self, *rows: str) -> None:
+        """It prints: this is the screen now."""
+        self.screen, self.generation = rows, self.generation + 1
+        self.output.beat()
+
+    async def send(self, text: str | None, keys: Sequence[str], *, paste: bool = False) -> None:
+        del paste
+        for one in ([text] if text else []) + [f"<{key}>" for key in keys]:
+            self.on_typed(one)
 
     async def rows(self, since: int | None) -> Rows:
-        return Rows(((0, "$"),), 1, gap=since is None, cursor_row=0, cursor_column=1)
+        rows = () if since == self.generation else tuple(enumerate(self.screen))
+        return Rows(rows, self.generation, gap=since is None, cursor_row=0, cursor_column=1)
 
     async def history(self, lines: int) -> Rows:
         return await self.rows(None if lines else 0)
@@ -309,7 +329,19 @@ class _Makers:
     def unguarded(self, _: object) -> Sequence[str]:
         return ()
 
-    async def prepare(self, *_: object) -> Launch:
+    async def prepare(
+        self,
+        sandbox: Sandbox,
+        folders: Folders,
+        *_: object,
+        program: Program | None,
+        seed: Seed | None,
+    ) -> Launch:
+        self.world.prepared[sandbox.id] = (program, seed)
+        for name, content in (seed or Seed()).files.items():
+            path = folders.home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return Launch(("launcher",))
 
     async def connect(self, folders: Folders, _: object, __: object) -> Helper:

@@ -12,6 +12,9 @@ from csb_mcp import decode
 from csb_mcp.errors import InvalidInput
 from csb_mcp.lib.text import one_line, plain_text
 from csb_mcp.model import (
+    AgentState,
+    AgentStateIs,
+    CostOver,
     EgressAsked,
     EgressRequest,
     Exited,
@@ -20,6 +23,7 @@ from csb_mcp.model import (
     Limits,
     Point,
     PortOpen,
+    QuestionAsked,
     Region,
     Sandbox,
     SandboxSpec,
@@ -29,6 +33,8 @@ from csb_mcp.model import (
     TerminalIdle,
     TerminalRegex,
     TerminalText,
+    TokensOver,
+    TurnFinished,
 )
 
 JSON = st.recursive(
@@ -106,7 +112,7 @@ def test_a_command_means_the_agent_that_runs_it() -> None:
         ("name", "-a"),
         ("name", "a" * 64),
         ("name", ""),
-        ("agent", "claude"),
+        ("agent", "clod"),
         ("agent", "command"),
         ("command", []),
         ("command", [""]),
@@ -230,6 +236,11 @@ def test_every_condition() -> None:
             {"file": "out/log"},
             {"port": 8080},
             {"egress_request": True},
+            {"agent_state": "ready"},
+            {"question": True},
+            {"turn_finished": True},
+            {"tokens_over": "1000"},
+            {"cost_over": 2.5},
         ]
     )
     assert found == (
@@ -242,6 +253,11 @@ def test_every_condition() -> None:
         FileExists("out/log"),
         PortOpen(8080),
         EgressAsked(),
+        AgentStateIs(AgentState.READY),
+        QuestionAsked(),
+        TurnFinished(),
+        TokensOver(1000),
+        CostOver(2.5),
     )
     assert tuple(decode.condition_kind(condition) for condition in found) == decode.CONDITIONS
 

@@ -95,7 +95,7 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
     assert (kept.allowed_hosts, kept.denied_hosts, kept.pending) == ((), (), ())
     assert kept.spec.verify is False
     with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("pragma user_version").fetchone() == (3,)
+        assert db.execute("pragma user_version").fetchone() == (4,)
 
 
 async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The bubblewrap backend: fills a sandbox's folders, says how to start it, and finds its helper."""
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ from csb_mcp.lib.processes import ProcessHandle, children
 from csb_mcp.lib.safe_open import tail
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import Folders, Launch, Problem, Sandbox, SandboxSpec
+from csb_mcp.ports import Program, Seed
 
 _PROBE_SECONDS = 10
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -92,20 +94,28 @@ class BubblewrapBackend:
         folders: Folders,
         project_fd: int,
         environment: Mapping[str, str],
+        *,
+        program: Program | None = None,
+        seed: Seed | None = None,
     ) -> Launch:
         """See ``ports.Backend.prepare``. Raises InvalidInput (env, forward), HostUnable."""
         let_in = await self._forwarded(sandbox, folders)
-        pairs = _environment({**sandbox.spec.env, **environment, **let_in.environment})
+        seed, program = seed or Seed(), program or _program(sandbox.spec)
+        asked = {**seed.environment, **sandbox.spec.env}
+        pairs = _environment({**asked, **environment, **let_in.environment})
+        words = [word for path in program.shown for word in ("--program", str(path))]
+        more = (*let_in.words, *words)
         try:
             self._fill(folders, sandbox.uid, pairs)
+            self._seed(folders.home, sandbox.uid, seed.files)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         held = f"/proc/{os.getpid()}/fd/{project_fd}"
         if not self._identities.root:
-            return Launch(self._argv(sandbox.spec, folders, held, let_in.words))
+            return Launch(self._argv(sandbox.spec, folders, held, more, program.argv))
         staged = folders.runtime / "project"
         return Launch(
-            self._argv(sandbox.spec, folders, str(staged), let_in.words),
+            self._argv(sandbox.spec, folders, str(staged), more, program.argv),
             tuple(self._stager(sandbox, folders, held, staged, os.stat(project_fd))),
         )
 
@@ -155,8 +165,28 @@ class BubblewrapBackend:
         for path in (*made, folders.runtime, folders.state):
             os.chown(path, uid, gid, follow_symlinks=False)
 
+    def _seed(self, home: Path, uid: int, files: Mapping[str, bytes]) -> None:
+        """Into a home that nobody has used yet. What exists already is left alone."""
+        gid = self._identities.group(uid)
+        for name, content in files.items():
+            path = home / name
+            for parent in reversed(path.relative_to(home).parents[:-1]):
+                (home / parent).mkdir(mode=0o700, exist_ok=True)
+                os.chown(home / parent, uid, gid, follow_symlinks=False)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with contextlib.suppress(FileExistsError):
+                fd = os.open(path, flags, 0o600)
+                with open(fd, "wb") as file:
+                    file.write(content)
+                    os.fchown(fd, uid, gid)
+
     def _argv(
-        self, spec: SandboxSpec, folders: Folders, source: str, more: Sequence[str]
+        self,
+        spec: SandboxSpec,
+        folders: Folders,
+        source: str,
+        more: Sequence[str],
+        command: Sequence[str],
     ) -> tuple[str, ...]:
         tmp, shm = _memory_folders(spec)
         options = {
@@ -177,7 +207,6 @@ class BubblewrapBackend:
         } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
         options |= {"authority": folders.authority} if spec.secrets else {}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        command = spec.command if spec.agent == "command" else shell.COMMAND
         launcher = str(self._launchers.path("bubblewrap"))
         return (launcher, *words, *more, str(spec.project_dir), "--", *command)
 
@@ -223,6 +252,10 @@ class BubblewrapBackend:
             return
         if done.returncode != 0:
             yield _diagnosis(done.stderr.strip())
+
+
+def _program(spec: SandboxSpec) -> Program:
+    return Program(spec.command if spec.agent == "command" else shell.COMMAND)
 
 
 def _memory_folders(spec: SandboxSpec) -> tuple[int, int]:

@@ -75,7 +75,9 @@ def pause(line: Line) -> int:
 
 def resume(line: Line) -> int:
     """Let them go on."""
-    return _each(line, lambda client, record: _changed(client, record, "resume"))
+    names = ("max_tokens", "max_cost", "max_turns")
+    body = {name: line.values[name] for name in names if line.values[name]}
+    return _each(line, lambda client, record: _changed(client, record, "resume", body))
 
 
 def stop(line: Line) -> int:
@@ -108,9 +110,12 @@ def _each(line: Line, act: Callable[[Client, Record], Record]) -> int:
     return failed
 
 
-def _changed(client: Client, record: Record, verb: str) -> Record:
+def _changed(
+    client: Client, record: Record, verb: str, body: dict[str, str] | None = None
+) -> Record:
     doing = "pausing" if verb == "pause" else "resuming"
-    return client.post(sandbox_path(record["id"], verb), timeout=_END_SECONDS, doing=doing).json()
+    path = sandbox_path(record["id"], verb)
+    return client.post(path, body or None, timeout=_END_SECONDS, doing=doing).json()
 
 
 def _stop(client: Client, record: Record) -> Record:

@@ -96,6 +96,8 @@ def _action(line: Line) -> Callable[[Line], int]:
             from csb_mcp.transports.cli import usage as found
         case "egress":
             from csb_mcp.transports.cli import egress as found
+        case "supervision":
+            from csb_mcp.transports.cli import supervision as found
         case "demo":
             from csb_mcp.transports.cli import demo as found
         case _:

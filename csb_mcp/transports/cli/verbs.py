@@ -64,6 +64,12 @@ _CURSOR = Argument("--cursor", "from an earlier answer", value="CURSOR")
 _HOST = Argument("host", "example.org, *.example.org, either with :PORT, or a preset")
 _STATES = ("creating", "running", "paused", "stopped", "dead", "failed")
 
+_BUDGET = (
+    Argument("--max-tokens", "of its agent; then it is paused", value="NUMBER"),
+    Argument("--max-cost", "US dollars of its agent; then it is paused", value="NUMBER"),
+    Argument("--max-turns", "of its agent; then it is paused", value="NUMBER"),
+)
+
 CONDITIONS = (
     Argument("--terminal-text", "this stands on the terminal", value="TEXT", many="*"),
     Argument("--terminal-regex", "a row of the terminal matches", value="PATTERN", many="*"),
@@ -74,6 +80,11 @@ CONDITIONS = (
     Argument("--file", "a path exists inside", value="PATH", many="*"),
     Argument("--port", "something inside listens there", value="NUMBER", many="*"),
     Argument("--egress-request", "it asks for a host that nobody has answered for"),
+    Argument("--agent-state", "its agent is ready, working, question ...", value="STATE", many="*"),
+    Argument("--question", "its agent waits for an answer"),
+    Argument("--turn-finished", "its agent has ended a turn"),
+    Argument("--tokens-over", "its agent used more tokens", value="NUMBER", many="*"),
+    Argument("--cost-over", "its agent used more US dollars", value="NUMBER", many="*"),
 )
 
 _RUNNING = (
@@ -135,7 +146,14 @@ _LIFE = (
             Argument("project_dir", "the folder; the same path inside", values="folder"),
             Argument("--name", "lower-case letters, digits, . _ -", value="NAME"),
             Argument("--backend", "what isolates it", value="NAME", default="bubblewrap"),
-            Argument("--agent", "who works in it", choices=("shell", "command"), default="shell"),
+            Argument(
+                "--agent",
+                "who works in it",
+                choices=("claude", "shell", "command"),
+                default="shell",
+            ),
+            Argument("--task", "the first prompt of its agent", value="TEXT"),
+            *_BUDGET,
             Argument(
                 "--network",
                 "how far it reaches",
@@ -193,7 +211,7 @@ _LIFE = (
     ),
     Verb("show", "the record of one", (_SANDBOX, _JSON), module="lifecycle"),
     Verb("pause", "hold what runs in it still", (_SANDBOXES, _JSON), module="lifecycle"),
-    Verb("resume", "let it go on", (_SANDBOXES, _JSON), module="lifecycle"),
+    Verb("resume", "let it go on", (_SANDBOXES, *_BUDGET, _JSON), module="lifecycle"),
     Verb(
         "stop",
         "end all that runs in it; record, log and last screen stay",
@@ -372,9 +390,44 @@ _DISPLAY = (
     ),
 )
 
+_AGENT = (
+    Verb(
+        "observe",
+        "what its agent does, by which evidence, and what it used",
+        (_SANDBOX, _CURSOR, _JSON),
+        "All of it is the sandbox's word.",
+        module="supervision",
+    ),
+    Verb(
+        "prompt",
+        "give its agent a prompt; returns once that is proved submitted",
+        (
+            _SANDBOX,
+            Argument("text", "- reads it from stdin"),
+            Argument("--queue", "if it is not ready, submit it later"),
+            _JSON,
+        ),
+        module="supervision",
+    ),
+    Verb(
+        "answer",
+        "answer its agent's question",
+        (
+            _SANDBOX,
+            Argument("question", "its id, as observe tells"),
+            Argument("option", "its key"),
+            Argument("--text", "to say beside it", value="TEXT"),
+            _JSON,
+        ),
+        "Refused if that question is not on its screen now.",
+        module="supervision",
+    ),
+)
+
 GROUPS = (
     ("Life of a sandbox", _LIFE),
     ("Terminal and commands", _TERMINAL),
+    ("Its agent", _AGENT),
     ("Display", _DISPLAY),
     ("The way out", _OUTSIDE),
     ("The program itself", _RUNNING),

@@ -9,10 +9,12 @@ from csb_mcp.model import (
     AgentState,
     Connection,
     HostUsage,
+    ModelUsage,
     Outcome,
     Sample,
     SandboxState,
     SandboxUsage,
+    Source,
     TriedHost,
     Verdict,
 )
@@ -51,6 +53,11 @@ def _list(name: str, description: str) -> Json:
     return {"type": "array", "items": items, "description": description}
 
 
+def _or_none(name: str) -> Json:
+    return {"anyOf": [{"$ref": f"#/components/schemas/{name}"}, {"type": "null"}]}
+
+
+_TOKENS: Json = {"$ref": "#/components/schemas/ModelUsage"}
 _OR_NONE: Json = {"type": ["integer", "null"]}
 
 SCHEMAS: Mapping[str, Json] = {
@@ -106,6 +113,77 @@ SCHEMAS: Mapping[str, Json] = {
             "changed_only": {**BOOLEAN, "description": "Only rows changed since the cursor"},
             "gap": {**BOOLEAN, "description": "Rows since the cursor were lost"},
             "cut": {**INTEGER, "description": "Rows left out at the top"},
+        }
+    ),
+    "Observation": _object(
+        {
+            "sandbox": {"$ref": "#/components/schemas/Sandbox"},
+            "agent": {"$ref": "#/components/schemas/AgentView"},
+            "usage": {"$ref": "#/components/schemas/AgentUsage"},
+            "queued": {**INTEGER, "description": "Prompts that wait until it is ready"},
+            "terminal": {"$ref": "#/components/schemas/TerminalView"},
+        }
+    ),
+    "AgentView": _object(
+        {
+            "state": {"enum": [state.value for state in AgentState]},
+            "since": TIME,
+            "evidence": _list("Evidence", "The best source first"),
+            "disputed": {**STRINGS, "description": "Sources that say something else"},
+            "question": _or_none("Question"),
+            "error": _or_none("AgentError"),
+            "finished": {**INTEGER, "description": "Turns, since the daemon took it up"},
+        }
+    ),
+    "Evidence": _object(
+        {
+            "source": {"enum": [source.value for source in Source]},
+            "says": {"enum": [state.value for state in AgentState]},
+            "since": TIME,
+            "detail": STRING,
+        }
+    ),
+    "Question": _object(
+        {
+            "id": STRING,
+            "kind": STRING,
+            "tool": STRING,
+            "detail": STRING,
+            "options": _list("Option", "What may be chosen"),
+            "free": {**BOOLEAN, "description": "Text may be given, too"},
+        }
+    ),
+    "Option": _object({"key": STRING, "label": STRING}),
+    "AgentError": _object({"kind": STRING, "words": STRING, "hint": STRING}),
+    "AgentUsage": _object(
+        {
+            "models": {"type": "object", "additionalProperties": _TOKENS},
+            "total": _TOKENS,
+            "cost": {**NUMBER, "description": "US dollars, by the price table"},
+            "unpriced": {**STRINGS, "description": "Models that are not in cost"},
+            "turns": INTEGER,
+            "tool_calls": INTEGER,
+            "turn": _TOKENS,
+            "turn_cost": NUMBER,
+        }
+    ),
+    "ModelUsage": _numbers(ModelUsage),
+    "PromptSent": _object(
+        {
+            "proof": {"enum": ["", "hook", "transcript"]},
+            "retried": {**BOOLEAN, "description": "Enter was pressed once more"},
+            "queued": BOOLEAN,
+            "cursor": {**STRING, "description": "From before it"},
+            "waited": NUMBER,
+        }
+    ),
+    "Answered": _object(
+        {
+            "question": STRING,
+            "option": STRING,
+            "state": {"enum": [state.value for state in AgentState]},
+            "next": _or_none("Question"),
+            "cursor": {**STRING, "description": "From before it"},
         }
     ),
     "KeysSent": _object({"sent": STRINGS, "cursor": STRING}),

@@ -27,6 +27,7 @@ _STATUS: Mapping[type[CsbError], HTTPStatus] = {
     errors.HelperFailed: HTTPStatus.BAD_GATEWAY,
     errors.DisplayFailed: HTTPStatus.BAD_GATEWAY,
     errors.EgressFailed: HTTPStatus.BAD_GATEWAY,
+    errors.PromptNotSubmitted: HTTPStatus.BAD_GATEWAY,
     errors.TerminalFailed: HTTPStatus.BAD_GATEWAY,
     errors.StoreUnusable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -43,6 +44,7 @@ TITLES: Mapping[str, str] = {
     "helper_failed": "The helper inside could not do it",
     "display_failed": "The display did not answer well",
     "egress_failed": "The egress proxy did not answer; nothing gets out until it is back",
+    "prompt_not_submitted": "Nothing proves that the agent took the prompt",
     "terminal_failed": "The terminal did not answer well",
     "store_unusable": "The state on disk cannot be read",
     "no_such_route": "Nothing answers at this path",

@@ -55,6 +55,8 @@ setting |
 affected |
 | `display_failed` | | The display gave no picture, or did not take the input |
 | `egress_failed` | | The egress proxy went away, and is started anew; until then nothing gets out |
+| `prompt_not_submitted` | | A prompt was typed, and nothing proves that the agent took it; the \
+answer has its screen |
 | `terminal_failed` | | tmux refused a command or went away |
 | `store_unusable` | newer version | The state on disk cannot be read; nothing was changed |
 """

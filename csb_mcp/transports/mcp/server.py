@@ -46,9 +46,11 @@ _STEPS = {  # by the tool without which a step makes no sense
     "cursors it gave.",
     "read_terminal": "read_terminal(sandbox, cursor=...) gives what changed since. Give each call "
     "the newest cursor.",
+    "observe": "With agent claude: wait for question or turn_finished, observe, answer, "
+    "send_prompt.",
     "screenshot": "screenshot only for what is drawn on the display; text is cheaper.",
     "click": "click, drag, scroll, type_text drive the display: give the screenshot's frame, and "
-    "coordinates are its pixels. Then wait for screen_stable and look again.",
+    "coordinates are its pixels. Then wait for screen_stable.",
     "allow_host": "A sandbox may ask for a host (wait for egress_request): egress shows it, "
     "allow_host or deny_host answers. Allow only what the task needs.",
     "pause": "pause holds a sandbox still until resume.",

@@ -31,7 +31,8 @@ async def _pause(request: Request) -> Reply:
 
 
 async def _resume(request: Request) -> Reply:
-    resumed = await request.service.resume(decode.named_sandbox(request.arguments))
+    asked = decode.resume(request.arguments)
+    resumed = await request.service.resume(asked.sandbox, asked.budget)
     return as_json(decode.record(resumed))
 
 
@@ -127,6 +128,7 @@ ROUTES = (
         name="resumeSandbox",
         summary="Let it go on",
         handler=_resume,
+        body=schemas.RESUME,
         tool="resume",
         answers={200: _RECORD},
     ),

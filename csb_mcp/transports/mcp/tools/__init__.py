@@ -9,6 +9,7 @@ from csb_mcp.transports.mcp.tools import (
     display,
     egress,
     lifecycle,
+    supervision,
     terminal,
     usage,
     waiting,
@@ -18,6 +19,9 @@ TOOLSETS: dict[str, tuple[Definition, ...]] = {
     "core": (
         create.CREATE,
         lifecycle.LIST,
+        supervision.OBSERVE,
+        supervision.SEND_PROMPT,
+        supervision.ANSWER,
         terminal.READ,
         terminal.SEND_KEYS,
         waiting.WAIT,

@@ -36,29 +36,31 @@ CREATE = Definition(
     "Returns when it is ready. Then send_keys, or run_command. Changes in the project are real.",
     call=_create,
     arguments={
-        "project_dir": described(STRING, "Absolute path on the host; same path inside"),
-        "name": described(STRING, "Optional: a-z 0-9 . _ -"),
+        "project_dir": described(STRING, "Absolute; same path inside"),
+        "name": STRING,
         "backend": choice(("bubblewrap",), default="bubblewrap"),
         "agent": choice(decode.AGENTS, default="shell"),
         "command": described(STRINGS, 'Program and arguments, for agent "command"'),
         "network": choice(NETWORKS, description="Default none; allowlist with allow_hosts"),
         "workspace": choice(decode.WORKSPACES, default="direct"),
         "geometry": described(STRING, "Of the display", default=str(DEFAULT_GEOMETRY)),
-        "gl": described(BOOLEAN, "Software OpenGL", default=False),
-        "memory": described(
-            {"type": ["string", "integer"]}, '"512M", or bytes; of all that runs', default="4G"
-        ),
-        "cpus": described(NUMBER, "0.5: half of one"),
-        "pids": described(INTEGER, "Processes and threads", default=DEFAULT_PIDS),
+        "gl": {**BOOLEAN, "default": False},
+        "memory": described({"type": ["string", "integer"]}, '"512M", or bytes', default="4G"),
+        "cpus": NUMBER,
+        "pids": {**INTEGER, "default": DEFAULT_PIDS},
         "ttl": described(_DURATION, 'Ends after that long: "30m", or seconds'),
-        "idle_timeout": described(_DURATION, "Ends after that long without output or input"),
+        "idle_timeout": described(_DURATION, "So long without output or input"),
+        "task": described(STRING, "First prompt of the agent"),
+        "max_tokens": INTEGER,
+        "max_cost": NUMBER,
+        "max_turns": INTEGER,
         "env": {"type": "object", "additionalProperties": STRING},
         "allow_hosts": described(
             STRINGS, '"example.org", "*.example.org", presets such as pip', default=[]
         ),
         "secrets": described(STRINGS, "Names, from the settings", default=[]),
         "forward": {"type": "array", "items": {"enum": list(FORWARDS)}, "default": []},
-        "verify": described(BOOLEAN, "Attack it first; no sandbox if that succeeds", default=False),
+        "verify": described(BOOLEAN, "Attack it first", default=False),
     },
     required=("project_dir",),
     output=RECORD,
@@ -72,12 +74,14 @@ CREATE = Definition(
         "name": "1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit. A sandbox keeps it "
         "until it is deleted; no other can have it meanwhile",
         "backend": "What isolates",
-        "agent": "`shell`: bash. `command`: what `command` says",
+        "agent": "`claude`: Claude Code. `shell`: bash. `command`: what `command` says",
+        "task": "The first prompt of the agent: create returns once it is proved submitted. If it "
+        "is not, nothing is left",
         "command": "Program and arguments, for agent `command`",
         "network": "`none`: loopback, nothing else. `allowlist`: the hosts that are allowed, by a "
         "proxy; others are asked for. `full`: the internet, but neither this host nor private "
         "ranges. `host`: this host's own network, if the settings allow it. By default `none`; "
-        "`allowlist` with `allow_hosts` or `secrets`",
+        "`allowlist` with `allow_hosts` or `secrets`, or an agent that needs hosts",
         "workspace": "The project itself, its [protected paths](security.md#protected-paths) "
         "read-only",
         "geometry": "Size of the display, 64x64 to 7680x4320",
@@ -87,6 +91,9 @@ CREATE = Definition(
         "pids": "Processes and threads, from 16 on",
         "ttl": "The sandbox is stopped so long after its creation: seconds, or `30m`, `2h`, `1d`",
         "idle_timeout": "It is stopped after so long without output, input or a running command",
+        "max_tokens": "Of the agent, all kinds together: an event at 80 %, at 100 % it is paused",
+        "max_cost": "US dollars, by the [price table](settings.md#prices); likewise",
+        "max_turns": "It is paused after so many turns",
         "env": "Environment variables for the payload, at most 64 KiB. They never stand in an "
         "argument list",
         "allow_hosts": "For network `allowlist`: what [`allow_host`](#allow_host) takes, a list or "

@@ -7,7 +7,7 @@ from mcp_types import CallToolResult
 from csb_mcp import decode
 from csb_mcp.model import SandboxState
 from csb_mcp.ports import SandboxService
-from csb_mcp.transports.mcp.tool import INTEGER, STRING, Definition, answer, choice, hints
+from csb_mcp.transports.mcp.tool import INTEGER, NUMBER, STRING, Definition, answer, choice, hints
 from csb_mcp.transports.mcp.tools.records import ENDED, STATE, line, whole
 
 _MAX_LISTED = 50
@@ -30,7 +30,8 @@ async def _pause(service: SandboxService, arguments: Mapping[str, object]) -> Ca
 
 
 async def _resume(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
-    return whole(await service.resume(decode.named_sandbox(arguments)))
+    asked = decode.resume(arguments)
+    return whole(await service.resume(asked.sandbox, asked.budget))
 
 
 async def _stop(service: SandboxService, arguments: Mapping[str, object]) -> CallToolResult:
@@ -84,14 +85,21 @@ PAUSE = Definition(
 RESUME = Definition(
     name="resume",
     title="Resume a sandbox",
-    description="Let a paused sandbox go on.",
+    description="Let it go on; after a used up budget with a higher one.",
     call=_resume,
-    arguments={"sandbox": STRING},
+    arguments={
+        "sandbox": STRING,
+        "max_tokens": INTEGER,
+        "max_cost": NUMBER,
+        "max_turns": INTEGER,
+    },
     required=("sandbox",),
     output=STATE,
     output_required=("id", "state"),
     annotations=hints(idempotent=True, open_world=True),
-    about="Lets a paused sandbox go on where it was. One that runs: gives its record.",
+    about="Lets a paused sandbox go on where it was. One that runs: gives its record. "
+    "What is given replaces that of [`create_sandbox`](#create_sandbox); one that is used up all "
+    "the same is refused.",
 )
 
 STOP = Definition(

@@ -20,17 +20,9 @@ _IN_LINE = (
     *_LISTS,
 )  # said before the details
 
-RECORD: Json = {
-    **dict.fromkeys(("id", "backend", "agent", "state", "agent_state", "project_dir"), STRING),
-    "name": {"type": ["string", "null"]},
-    **dict.fromkeys(("network", "workspace", "geometry", "created_at", "attach"), STRING),
-    "limits": {"type": "object"},
-    **dict.fromkeys(("ended_at", "reason"), STRING),
-    "exit_status": INTEGER,
-    "warnings": {"type": "array", "items": STRING},
-}
-STATE: Json = {key: RECORD[key] for key in ("id", "state")}
-ENDED: Json = {key: RECORD[key] for key in ("id", "state", "reason", "exit_status")}
+STATE: Json = {"id": STRING, "state": STRING}
+RECORD: Json = {**STATE, "agent_state": STRING, "attach": STRING}  # what is acted on; there is more
+ENDED: Json = {**STATE, "reason": STRING, "exit_status": INTEGER}
 
 
 def whole(sandbox: Sandbox, verb: str = "") -> CallToolResult:

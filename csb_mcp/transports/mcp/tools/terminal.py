@@ -15,7 +15,6 @@ from csb_mcp.transports.mcp.tool import (
     Definition,
     answer,
     choice,
-    described,
     hints,
 )
 from csb_mcp.transports.mcp.untrusted import fenced, newest_rows
@@ -93,8 +92,8 @@ READ = Definition(
     call=_read,
     arguments={
         "sandbox": STRING,
-        "cursor": described(STRING, "From an earlier answer"),
-        "lines": described(INTEGER, "At most that many last rows", minimum=1, maximum=MAX_ROWS),
+        "cursor": STRING,
+        "lines": {**INTEGER, "minimum": 1, "maximum": MAX_ROWS},
     },
     required=("sandbox",),
     annotations=hints(read_only=True, idempotent=True, open_world=False),

@@ -66,7 +66,7 @@ WAIT = Definition(
                 "type": "object",
                 "properties": {
                     "terminal_text": STRING,
-                    "terminal_regex": described(STRING, "Matched row by row"),
+                    "terminal_regex": STRING,
                     "terminal_idle": described(NUMBER, "Seconds without output"),
                     "screen_changed": described(STRING, "Frame of a screenshot"),
                     "screen_stable": described(NUMBER, "Seconds without a change"),
@@ -74,6 +74,11 @@ WAIT = Definition(
                     "file": described(STRING, "Path inside"),
                     "port": described(INTEGER, "TCP, inside"),
                     "egress_request": described({"const": True}, "Asks for a host"),
+                    "agent_state": STRING,
+                    "question": {"const": True},
+                    "turn_finished": {"const": True},
+                    "tokens_over": INTEGER,
+                    "cost_over": described(NUMBER, "$"),
                 },
                 "additionalProperties": False,
                 "minProperties": 1,
@@ -122,5 +127,11 @@ WAIT = Definition(
 | `file` | path | it exists inside; relative to the project |
 | `port` | number | something inside listens on this TCP port |
 | `egress_request` | `true` | a host was asked for that no rule names, and nobody has answered yet |
+| `agent_state` | state | the agent inside is in it: `starting`, `ready`, `working`, `question`, \
+`error`, `exited` |
+| `question` | `true` | the agent inside waits for an answer; the evidence has its id |
+| `turn_finished` | `true` | it has ended a turn since the cursor, or since the wait began |
+| `tokens_over` | number | it has used more tokens, of all kinds |
+| `cost_over` | dollars | it has used more, by the price table |
 """,
 )

@@ -1,0 +1,91 @@
+"""What a supervisor is told of the agent inside: its state, what it used, and proofs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from csb_mcp.model.agent import AgentFault, AgentState, Evidence, ModelUsage, Question
+from csb_mcp.model.sandbox import Sandbox
+from csb_mcp.model.terminal import TerminalView
+
+_NOTHING = ModelUsage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentUsage:
+    """What the agent used, by its transcripts: the sandbox's word.
+
+    ``cost`` is in US dollars by the price table; models in ``unpriced`` are not in it, so that it
+    is then the least that it can be. ``turns`` counts prompts that were submitted. ``turn`` is what
+    the last of them used so far, ``turn_cost`` its cost.
+    """
+
+    models: Mapping[str, ModelUsage] = field(default_factory=dict[str, ModelUsage])
+    cost: float = 0.0
+    unpriced: tuple[str, ...] = ()
+    turns: int = 0
+    tool_calls: int = 0
+    turn: ModelUsage = _NOTHING
+    turn_cost: float = 0.0
+
+    @property
+    def total(self) -> ModelUsage:
+        """Of all models."""
+        return sum(self.models.values(), _NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """What the agent does, since when, and each source's word for it, the best source first.
+
+    ``state`` is what the sources together say; ``disputed`` names those that say something else.
+    ``finished`` counts turns that ended since the daemon took the sandbox up.
+    """
+
+    state: AgentState
+    since: float
+    evidence: tuple[Evidence, ...] = ()
+    question: Question | None = None
+    fault: AgentFault | None = None
+    finished: int = 0
+
+    @property
+    def disputed(self) -> tuple[Evidence, ...]:
+        """Sources that understood something, and something else than ``state``."""
+        return tuple(e for e in self.evidence if e.says not in (self.state, AgentState.UNKNOWN))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Answer of observe. ``queued``: prompts that wait until it is ready."""
+
+    record: Sandbox
+    agent: AgentView
+    usage: AgentUsage
+    terminal: TerminalView
+    queued: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSent:
+    """Answer of send_prompt.
+
+    ``proof`` is the source that showed the prompt submitted, ``hook`` or ``transcript``; empty if
+    it was queued. ``retried``: Enter was pressed once more. ``cursor``: from before it.
+    """
+
+    proof: str
+    retried: bool
+    cursor: str
+    waited: float
+    queued: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Answer of answer: the question is gone from the screen; what the agent does then."""
+
+    question: str
+    option: str
+    state: AgentState
+    next: Question | None
+    cursor: str

@@ -1,0 +1,85 @@
+"""What an agent has used: tokens by model, turns, and what they cost by a price table."""
+
+from collections.abc import Iterable, Mapping
+
+from csb_mcp.config import Price
+from csb_mcp.lib.text import one_line
+from csb_mcp.model import AgentUsage, Message, ModelUsage
+
+DATED = "2025-11"
+"""When the built-in prices were looked up."""
+PRICES: Mapping[str, Price] = {
+    "claude-opus-4-5": Price(5.0, 25.0, 6.25, 0.5),
+    "claude-opus-4": Price(15.0, 75.0, 18.75, 1.5),
+    "claude-sonnet-4": Price(3.0, 15.0, 3.75, 0.3),
+    "claude-3-7-sonnet": Price(3.0, 15.0, 3.75, 0.3),
+    "claude-haiku-4-5": Price(1.0, 5.0, 1.25, 0.1),
+    "claude-3-5-haiku": Price(0.8, 4.0, 1.0, 0.08),
+}
+"""US dollars per million tokens, by the beginning of a model's name."""
+_MILLION = 1e6
+_MODELS = 16  # told apart; a model's name is the sandbox's word
+_NAME = 80
+_NOTHING = ModelUsage()
+
+
+def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:
+    """By the longest beginning of its name; the settings' before the built-in ones."""
+    for table in (prices, PRICES):
+        if fitting := [name for name in table if model.startswith(name)]:
+            return table[max(fitting, key=len)]
+    return None
+
+
+def cost(usage: ModelUsage, price: Price) -> float:
+    """In US dollars."""
+    return (
+        usage.input * price.input
+        + usage.output * price.output
+        + usage.cache_creation * price.cache_creation
+        + usage.cache_read * price.cache_read
+    ) / _MILLION
+
+
+class Ledger:
+    """Adds up messages. ``prompts`` by hooks and by transcripts: the larger number is believed."""
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._prices = prices
+        self._models: dict[str, ModelUsage] = {}
+        self._turn: dict[str, ModelUsage] = {}
+        self._tool_calls = 0
+        self.by_hook = self.by_transcript = 0
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self._turn = {}
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Each of them once."""
+        for message in messages:
+            name = one_line(message.model, _NAME)
+            if name not in self._models and len(self._models) >= _MODELS:
+                name = "other"
+            for book in (self._models, self._turn):
+                book[name] = book.get(name, _NOTHING) + message.usage
+            self._tool_calls += len(message.tools)
+
+    def _cost(self, book: Mapping[str, ModelUsage]) -> float:
+        priced = ((used, price_of(name, self._prices)) for name, used in book.items())
+        return sum(cost(used, price) for used, price in priced if price is not None)
+
+    @property
+    def usage(self) -> AgentUsage:
+        """As it stands."""
+        models = {name: used for name, used in self._models.items() if used.total}
+        unpriced = (name for name in models if price_of(name, self._prices) is None)
+        return AgentUsage(
+            models=models,
+            cost=self._cost(self._models),
+            unpriced=tuple(unpriced),
+            turns=max(self.by_hook, self.by_transcript),
+            tool_calls=self._tool_calls,
+            turn=sum(self._turn.values(), _NOTHING),
+            turn_cost=self._cost(self._turn),
+        )
