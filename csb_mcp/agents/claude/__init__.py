@@ -30,7 +30,7 @@ class Claude:
         try:
             find(settings.claude, _home())
         except HostUnable as error:
-            return (Problem("claude", error.message, error.hint or ""),)
+            return (Problem("claude", error.message, error.hint or "", fatal=False),)
         return ()
 
     def program(self, settings: Settings, command: Sequence[str]) -> Program:
