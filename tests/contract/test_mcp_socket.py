@@ -89,7 +89,7 @@ async def test_the_doctor_gets_problems_and_no_mcp(path: Path) -> None:
 
 async def test_each_connection_has_the_tools_it_asked_for(path: Path) -> None:
     async with greeted(path, read_only=True) as small, greeted(path, toolsets=["core"]) as big:
-        for peer, count in ((small, 5), (big, 12)):
+        for peer, count in ((small, 6), (big, 15)):
             await peer.ask("tools/list")
             assert len((await peer.hear())["result"]["tools"]) == count
 

@@ -100,6 +100,11 @@ RESUME = Definition(
     about="Lets a paused sandbox go on where it was. One that runs: gives its record. "
     "What is given replaces that of [`create_sandbox`](#create_sandbox); one that is used up all "
     "the same is refused.",
+    words={
+        "max_tokens": "The new budget of the agent, all kinds together",
+        "max_cost": "The new budget in US dollars",
+        "max_turns": "The new budget of turns",
+    },
 )
 
 STOP = Definition(
