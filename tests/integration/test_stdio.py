@@ -264,7 +264,7 @@ def test_toolsets_and_read_only_reach_the_daemon(station: Station) -> None:
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
     given = json.dumps(listing).encode() + b"\n"
     _, out, _ = station.run("stdio", "--read-only", "--toolsets", "core", given=given)
-    assert len(json.loads(out)["result"]["tools"]) == 5
+    assert len(json.loads(out)["result"]["tools"]) == 6
     status, _, err = station.run("stdio", "--toolsets=core,x", given=given)
     assert status == 1
     assert "toolsets: 'x' is not a set of tools. valid: core, desktop" in err
