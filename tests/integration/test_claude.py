@@ -10,6 +10,8 @@ from csb_mcp.model import AgentState, ModelUsage
 from tests.support.claude_inside import KEY, Inside, claude_inside
 from tests.support.sandboxes import mentions, short_folder
 
+pytestmark = pytest.mark.once  # an agent in a sandbox is the same program whoever runs it
+
 # What would be a command, one for a shell, or not be submitted.
 AWKWARD = ("/not a command", "!ls", "It ends with \\")
 ONE = ModelUsage(input=11, output=7, cache_creation=3, cache_read=5)

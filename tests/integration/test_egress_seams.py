@@ -238,6 +238,7 @@ def test_bytes_before_the_answer_are_refused_where_tls_is_ended(
 ) -> None:
     with a_proxy(net, short_dir, altered) as proxy:
         control = proxy.control()
+        control.rules()  # else a request waits for the first ones
         assert control.do(**secrets("the value")) == {"done": "secrets"}
         assert b" 400 " in proxy.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n\x16")
         control.close()
@@ -248,6 +249,7 @@ def test_no_more_threads_than_it_may_have(
 ) -> None:
     with a_proxy(net, short_dir, altered) as proxy:
         control = proxy.control()
+        control.rules()  # else a request waits for the first ones
         assert control.do(**secrets("v")) == {"done": "secrets"}
         clients = [proxy.tunnel("good.test:443") for _ in range(33)]
         assert [b" 200 " in answer for _, answer in clients] == [True] * 32 + [False]
