@@ -380,7 +380,7 @@ def test_who_asks_before_the_first_rules_waits_for_them(
     with proxy.connect() as client, proxy.connect() as other:
         client.sendall(b"GET http://good.test/ HTTP/1.1\r\n\r\n")
         other.sendall(b"GET http://other.test/ HTTP/1.1\r\n\r\n")
-        time.sleep(0.3)
+        time.sleep(0.3)  # nothing may come, and for that only time can be waited
         assert not select.select([client, other], [], [], 0)[0]
         control.rules("good.test")
         assert b" 200 " in everything(client)
@@ -444,7 +444,7 @@ def _stands_still(proxy: RunningProxy) -> bool:
         return int(fields[11]) + int(fields[12])
 
     before = ticks()
-    time.sleep(0.2)
+    time.sleep(0.2)  # the span in which no processor time may be spent
     return ticks() == before
 
 

@@ -31,7 +31,10 @@ _NEVER = float("inf")
 
 
 class Keeper:
-    """Whom a client tells that it has ended, and when it wants to be looked at again."""
+    """Whom a client tells that it has ended, and when it wants to be looked at again.
+
+    A base that is always filled in, for a Protocol would make every start import typing.
+    """
 
     def gone(self, client: "Client") -> None:
         """Once, at its end."""
