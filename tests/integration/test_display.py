@@ -42,11 +42,11 @@ class Client:
         try:
             self.socket.connect(str(folders.x11 / "X0"))
             self.root, first = self.introduce(cookie_of(folders) if cookie is None else cookie)
-        except OSError:
+            self.gc, self.next_id = first, first + 1
+            self.request(55, struct.pack("<III", self.gc, self.root, 0))  # CreateGC
+        except OSError:  # the server may end at any of these
             self.socket.close()
             raise
-        self.gc, self.next_id = first, first + 1
-        self.request(55, struct.pack("<III", self.gc, self.root, 0))  # CreateGC
 
     def introduce(self, cookie: bytes) -> tuple[int, int]:
         name = PROTOCOL if cookie else b""
