@@ -1,7 +1,8 @@
 """Attacks on the sandbox that this runs in, for the daemon's verify_isolation.
 
-Reads one JSON object from stdin: ``nonce``, and ``attacks``, each ``[kind, argument...]``. For each
-it prints one line, ``NONCE NUMBER WORD TEXT``, in any order:
+Reads one JSON object from stdin: ``nonce``, and ``attacks``, each ``[kind, argument...]``. It
+asks the ``resolver`` something before, if one is named. For each attack it prints one line, in any
+order, ``NONCE NUMBER WORD TEXT``:
 
     refused CODE   it failed, as it should; CODE is the kernel's word
     done TEXT      it went through; TEXT is what it got
@@ -430,9 +431,21 @@ def attempt(kind: str, arguments: list[object]) -> str:
     return f"{word} {ascii(text)[1:-1][:TEXT_BYTES]}"
 
 
+def ask(resolver: str) -> None:
+    """For the servers of the root, which every resolver knows; return when it has answered."""
+    query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + struct.pack(">BHH", 0, 2, 1)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(SECONDS)
+        asking.connect((resolver, 53))
+        asking.send(query)
+        asking.recv(1)
+
+
 def main() -> None:
     """Obey."""
     request = json.loads(sys.stdin.buffer.read())
+    if "resolver" in request:
+        ask(request["resolver"])
 
     def run(number: int, kind: str, arguments: list[object]) -> None:
         line = f"{request['nonce']} {number} {attempt(kind, arguments)}\n"

@@ -14,8 +14,6 @@ from csb_mcp.host.attack.network import PRIVATE
 from tests.support.attacked import SHIPPED, Edit
 from tests.support.internet import internet
 
-pytestmark = pytest.mark.once  # pasta looks for ports when it likes: seen in time by root, mostly
-
 THERE = Path(__file__).parents[1] / "support" / "attack_there.py"
 MORE = "203.0.113.77"  # an address of the host's that pasta does not take over
 MORE6 = "2001:db8:1::77"

@@ -12,8 +12,9 @@ from csb_mcp.model import Sandbox
 LOOPBACK = ("127.0.0.1", "::1")
 # One address of each kind. Nobody's (RFC 5737, RFC 3849) stand for the internet.
 INTERNET = ("198.51.100.9", "2001:db8::9")
+RESOLVER = "169.254.1.53"  # its name inside, where only that port is open
 PRIVATE = (
-    "169.254.1.53",  # the resolver's name inside, of which only that port is open
+    RESOLVER,
     *("10.255.255.254", "100.127.255.254", "169.254.169.254", "172.31.255.254", "192.168.255.254"),
     *(
         "168.63.129.16",

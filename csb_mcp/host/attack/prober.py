@@ -12,7 +12,7 @@ from pathlib import Path
 from csb_mcp.errors import HelperFailed
 from csb_mcp.host.attack import outside, table
 from csb_mcp.host.attack.calls import calls
-from csb_mcp.host.attack.network import network_attacks
+from csb_mcp.host.attack.network import RESOLVER, network_attacks
 from csb_mcp.host.attack.plants import MARKER, Plants, planted
 from csb_mcp.host.attack.protected import folders_above, links, protected
 from csb_mcp.host.attack.table import Answers, Attack
@@ -24,7 +24,9 @@ PROGRAM = "/opt/csb/probes.py"
 """Where the attacking program lies inside."""
 
 _SECONDS = 15.0
-_SEEN_SECONDS = 1.2  # so often pasta looks for new ports, should it forward them
+# Should pasta forward ports, it looks for new ones when a second has passed since the last time and
+# something comes to it: as the question to the resolver does, which is answered after that look.
+_SEEN_SECONDS = 1.05
 _CALLS = 80  # whose names fit into one answer
 FILES = 65536  # that one process may have open
 _TMP, _SHM, _RUN, _OURS = 1024**3, 512 * 1024**2, 64 * 1024**2, 1024**2
@@ -69,7 +71,8 @@ class InsideProber:
         started = time.monotonic()
         bash, python = find_tool("bash"), find_tool("python3")
         async with planted(_places(sandbox, folders), bash, sandbox.uid) as plants:
-            if sandbox.spec.network == "full":
+            resolver = RESOLVER if sandbox.spec.network == "full" else ""
+            if resolver:
                 await asyncio.sleep(_SEEN_SECONDS)
             attacks = [*_attacks(sandbox, plants), *network_attacks(sandbox, plants)]
             if python is None:
@@ -77,7 +80,7 @@ class InsideProber:
                 inside = [table.untested(n, ROWS[n], why) for n in {a.row: 0 for a in attacks}]
             else:
                 inside, control = await asyncio.gather(
-                    _inside(helper, python, attacks), _outside(python, attacks)
+                    _inside(helper, python, attacks, resolver), _outside(python, attacks)
                 )
                 inside = table.judge(ROWS, attacks, inside, control)
         looked = await asyncio.to_thread(
@@ -101,8 +104,10 @@ def _places(sandbox: Sandbox, folders: Folders) -> list[Path]:
     return [path for path in dict.fromkeys(found) if not path.is_relative_to(inside)]
 
 
-async def _inside(helper: Helper, python: Path, attacks: Sequence[Attack]) -> Answers:
-    nonce, data = table.request(attacks)
+async def _inside(
+    helper: Helper, python: Path, attacks: Sequence[Attack], resolver: str
+) -> Answers:
+    nonce, data = table.request(attacks, resolver)
     # Without the variables that were asked for: they are the payload's.
     command = f"exec /usr/bin/env -i PATH=/usr/bin:/bin {shlex.quote(str(python))} -I -S {PROGRAM}"
     try:

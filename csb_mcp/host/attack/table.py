@@ -47,11 +47,11 @@ class Answers:
     odd: bool = False
 
 
-def request(attacks: Sequence[Attack]) -> tuple[str, bytes]:
-    """A nonce, and the program's input."""
+def request(attacks: Sequence[Attack], resolver: str = "") -> tuple[str, bytes]:
+    """A nonce, and the program's input; it asks the ``resolver`` something before it attacks."""
     nonce = secrets.token_hex(16)
     data = {"nonce": nonce, "attacks": [attack.words for attack in attacks]}
-    return nonce, json.dumps(data).encode()
+    return nonce, json.dumps(data | ({"resolver": resolver} if resolver else {})).encode()
 
 
 def parse(nonce: str, stdout: str, stderr: str = "") -> Answers:
