@@ -47,7 +47,7 @@ from tests.support.fake_pieces import Terminal, World, eventually, happened, reg
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fusion, "GRACE", 0.2)
-    monkeypatch.setattr("csb_mcp.service.agents.watch.GRACE", 0.2)
+    monkeypatch.setattr("csb_mcp.service.agents.judge.GRACE", 0.2)
     monkeypatch.setattr("csb_mcp.service.agents.watch._TICK", 0.05)
     monkeypatch.setattr(prompts, "_RETRY_SECONDS", 0.3)
     monkeypatch.setattr(prompts, "PROVED_SECONDS", 0.8)

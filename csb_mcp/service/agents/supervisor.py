@@ -14,6 +14,7 @@ from csb_mcp.model import Budget, Sandbox, SandboxState
 from csb_mcp.service.agents.budgets import WARN, shares
 from csb_mcp.service.agents.budgets import told as told_of
 from csb_mcp.service.agents.watch import AgentWatch
+from csb_mcp.service.core import Core
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
 from csb_mcp.service.registry import Live, Registry
@@ -36,22 +37,14 @@ class Acts(Protocol):
         ...
 
 
-class Supervisor:
+class Supervisor(Core):
     """Begins watches and publishes what they see."""
 
     def __init__(
-        self,
-        settings: Settings,
-        pieces: Pieces,
-        registry: Registry,
-        events: Events,
-        acts: Acts,
+        self, settings: Settings, pieces: Pieces, registry: Registry, events: Events, acts: Acts
     ) -> None:
+        super().__init__(settings, pieces, registry, events)
         self._acts = acts
-        self._settings = settings
-        self._pieces = pieces
-        self._registry = registry
-        self._events = events
 
     def watches(self, live: Live, sandbox: Sandbox) -> list[Coroutine[Any, Any, None]]:
         """Give ``live`` its watch; what is to run as long as it lives. None for a plain command."""
