@@ -3,20 +3,36 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError
 from csb_mcp.model import Region, Sandbox, SandboxState
+from csb_mcp.service.agents.queue import GONE, give_up
 from csb_mcp.service.core import Core
-from csb_mcp.service.registry import Live
+from csb_mcp.service.creation import Pieces
+from csb_mcp.service.events import Events
+from csb_mcp.service.registry import Live, Registry
 
 _ADOPT_SECONDS = 10.0
 _KILL_SECONDS = 1.0  # between SIGTERM and SIGKILL, for what the payload's end left behind
 _LAST_ROWS = 2000  # of the terminal, kept after the end
 
+Last = Callable[[Live], Awaitable[None]]
+
 
 class Ender(Core):
-    """Ends sandboxes. Whoever calls it holds the sandbox's lock."""
+    """Ends sandboxes. Whoever calls it holds the sandbox's lock.
+
+    ``last`` takes in what an agent left, once nothing of it runs any more.
+    """
+
+    def __init__(
+        self, settings: Settings, pieces: Pieces, registry: Registry, events: Events, last: Last
+    ) -> None:
+        super().__init__(settings, pieces, registry, events)
+        self._last = last
 
     async def end(self, live: Live, state: SandboxState, reason: str, status: int | None) -> None:
         """End one that runs, for good; ``status`` is its program's, if that ended by itself."""
@@ -30,6 +46,7 @@ class Ender(Core):
         elif state is SandboxState.STOPPED:
             await self._ask_to_end(live)
         await live.terminal.kill(asyncio.get_running_loop().time() + patience)
+        await self._last(live)
         await live.close()
         await live.enclosure.remove()
         await self._pieces.keeper.remove_runtime(live.folders)
@@ -40,6 +57,7 @@ class Ender(Core):
         await self._registry.put_ended(ended)
         del self._registry.live[live.id]
         live.ended.set()
+        await give_up(self._events, self._registry.store, live.id, GONE)
         await self._events.publish(live.id, state.value, reason=reason)
 
     async def _ask_to_end(self, live: Live) -> None:
@@ -77,6 +95,7 @@ class Ender(Core):
         await self._pieces.keeper.remove_runtime(folders)
         stopped = replace(sandbox, state=SandboxState.STOPPED, reason=reason, ended_at=time.time())
         await self._registry.put_ended(stopped)
+        await give_up(self._events, self._registry.store, sandbox.id, GONE)
         await self._events.publish(sandbox.id, "stopped", reason=reason)
 
 

@@ -43,13 +43,13 @@ class Lifecycle(Core):
     ) -> None:
         super().__init__(settings, pieces, registry, events)
         core = (settings, pieces, registry, events)
-        self._ender = Ender(*core)
+        self._supervisor = Supervisor(*core, self)
+        self._ender = Ender(*core, self._supervisor.last)
         self._holder = Holder(*core)
         self._creator = Creator(*core, begin=self._begin, ender=self._ender)
         self._restart = Restart(*core, begin=self._begin, roll_back=self._creator.roll_back)
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
         self._gatekeeper = Gatekeeper(pieces, registry, events, self._vigil.warn)
-        self._supervisor = Supervisor(*core, self)
         self._sampler = Sampler(settings, registry, meter, self)
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
@@ -96,6 +96,7 @@ class Lifecycle(Core):
 
     async def restore(self) -> None:
         """After a start of the daemon: take up what an earlier one left."""
+        await self._supervisor.restore()
         await self._restart.run()
         self._sampler.start()
 

@@ -11,6 +11,7 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, EgressFailed, HelperFailed
 from csb_mcp.model import Sandbox, SandboxState
 from csb_mcp.ports import ClientOf, Enclosure, Gate, Terminal
+from csb_mcp.service.agents.queue import GONE, give_up
 from csb_mcp.service.core import Core
 from csb_mcp.service.creation import Creation, Pieces
 from csb_mcp.service.creator import Begin
@@ -84,6 +85,7 @@ class Restart(Core):
         reason = "lost: its processes ended while no daemon ran (killed, or the host restarted)"
         dead = replace(sandbox, state=SandboxState.DEAD, reason=reason, ended_at=time.time())
         await self._registry.put_ended(dead)
+        await give_up(self._events, self._registry.store, sandbox.id, GONE)
         await self._events.publish(sandbox.id, "dead", reason=reason)
 
     async def _adopt(self, sandbox: Sandbox, terminal: Terminal, deadline: float) -> None:

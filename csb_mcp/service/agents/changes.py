@@ -12,15 +12,15 @@ Change = tuple[str, Mapping[str, str]]
 """Kind and data of an event."""
 
 
-def changes(before: AgentView, now: AgentView, by: Evidence) -> Iterator[Change]:
-    """``by``: the evidence that ``now`` goes by."""
+def changes(before: AgentView, now: AgentView, by: Evidence, asked: str) -> Iterator[Change]:
+    """``by``: the evidence that ``now`` goes by. ``asked``: id of the question told of last."""
     if now.state is not before.state:
         data = {"state": now.state.value, "before": before.state.value}
         data |= {"source": by.source.value, "detail": by.detail or _QUIET}
         yield "agent_state", data
         if now.state is AgentState.ERROR:
             yield "agent_error", _of_fault(now.fault, by)
-    if now.question is not None and now.question.id != _id(before.question):
+    if now.question is not None and now.question.id != asked:
         yield "question", _of_question(now.question)
 
 
@@ -28,10 +28,6 @@ def turn_finished(said: str, usage: AgentUsage) -> Change:
     """``usage``: with the turn's."""
     used, spent = usage.turn.total, f"{usage.turn_cost:.4f}"
     return "turn_finished", {"said": said, "tokens": str(used), "cost": spent}
-
-
-def _id(question: Question | None) -> str:
-    return "" if question is None else question.id
 
 
 def _of_question(question: Question) -> Mapping[str, str]:

@@ -9,7 +9,6 @@ from csb_mcp.config import Price
 from csb_mcp.model import (
     AgentFault,
     AgentState,
-    AgentUsage,
     AgentView,
     Evidence,
     HookFact,
@@ -22,6 +21,7 @@ from csb_mcp.service.agents.careful import NOT_UNDERSTOOD
 from csb_mcp.service.agents.changes import Change, changes, turn_finished
 from csb_mcp.service.agents.fusion import GRACE, by_hook, by_screen, by_transcript, fused, kept
 from csb_mcp.service.agents.ledger import Ledger
+from csb_mcp.service.agents.memory import Memory
 from csb_mcp.service.agents.stuck import Circles, Stuck
 from csb_mcp.service.agents.turns import Turns
 
@@ -34,22 +34,47 @@ class Judge:
     """Whoever gave it something has it :meth:`settle` then.
 
     ``screen``: what the last reading of the terminal gave. ``changes``: events to publish, oldest
-    first.
+    first. Until :meth:`caught_up`, transcripts tell what was before: it is counted, no more.
     """
 
-    def __init__(self, prices: Mapping[str, Price]) -> None:
-        self._ledger = Ledger(prices)
-        self._circles = Circles()
-        self._hook: Evidence | None = None
-        self._hook_at = self._looked = 0.0
-        self._transcript: Evidence | None = None
+    def __init__(self, prices: Mapping[str, Price], memory: Memory) -> None:
+        self._before = memory
+        self._ledger = Ledger(prices, memory.books)
+        self._past: Ledger | None = Ledger(prices)
+        self._circles = Circles(memory.stuck, memory.shown)
+        self._hook = memory.hook
+        self._hook_at, self._looked = memory.hook_at, 0.0
+        self._transcript = memory.transcript
+        self._last: Evidence | None = None  # of what was before
         self._on_screen: Evidence | None = None
         self._fault: AgentFault | None = None
-        self.turns = Turns()
+        self._asked = memory.asked
+        self.turns = Turns(on=memory.in_turn, finished=memory.finished)
         self.screen = NOT_UNDERSTOOD
-        self.view = AgentView(state=AgentState.STARTING, since=time.time())
-        self.usage = AgentUsage()
+        self.view = AgentView(state=memory.state, since=memory.since, finished=memory.finished)
+        self.usage = self._ledger.usage
         self.changes: deque[Change] = deque(maxlen=_CHANGES)
+
+    @property
+    def memory(self) -> Memory:
+        """For the next daemon, but for what others know."""
+        circles, still = self._circles, "still" in self._circles.told
+        past = self._past is not None
+        return Memory(
+            state=self.view.state,
+            since=self.view.since,
+            finished=self.turns.finished,
+            in_turn=self.turns.on,
+            asked=self._asked,
+            hook=self._hook,
+            hook_at=self._hook_at,
+            transcript=self._transcript,
+            books=self._ledger.books,
+            call=self._before.call if past else circles.call,
+            repeats=self._before.repeats if past else circles.repeats,
+            stuck=frozenset(circles.told),
+            shown=circles.shown if still else "",
+        )
 
     def hook(self, fact: HookFact) -> None:
         """Take in what a hook told."""
@@ -64,28 +89,50 @@ class Judge:
 
     def transcript(self, found: Transcript) -> None:
         """Take in what is new in the transcripts."""
-        self._ledger.by_transcript += len(found.prompts)
-        self._ledger.add(found.messages)
-        self._tell_stuck(self._circles.calls(found.messages))
-        if any(message.turn_over for message in found.messages):
-            self.turns.written()
-        if (evidence := by_transcript(found, time.time())) is not None:
-            self._transcript = kept(self._transcript, evidence)
+        now, ledger = time.time(), self._past or self._ledger
+        ledger.by_transcript += len(found.prompts)
+        ledger.add(found.messages)
+        stuck, evidence = self._circles.calls(found.messages, now), by_transcript(found, now)
         if found.faults:
             self._fault = found.faults[-1]
+        if self._past is not None:
+            self._last = evidence or self._last
+            return
+        self._tell_stuck(stuck)
+        if any(message.turn_over for message in found.messages):
+            self.turns.written()
+        if evidence is not None:
+            self._transcript = kept(self._transcript, evidence)
+
+    def caught_up(self) -> None:
+        """All that was written before this daemon's time was given."""
+        if self._past is None:
+            return
+        self._ledger.raise_to(self._past.books)
+        self._past = None
+        if self._last is not None:
+            self._transcript = kept(self._transcript, self._last)
+            if self._last.says is AgentState.READY:
+                self.turns.written()
+        if self._before.state is not AgentState.ERROR:
+            self._fault = None
+        self._tell_stuck(self._circles.known(self._before.call, self._before.repeats))
 
     def look(self, rows: Rows, fact: ScreenFact) -> None:
         """Take in a screen, and what is understood of it."""
         self.screen, now = fact, time.time()
-        self._circles.screen([text for _, text in rows.rows], self.usage.total.total, now)
+        self._circles.screen([text for _, text in rows.rows], now)
         self._on_screen, self._looked = kept(self._on_screen, by_screen(fact, now)), now
 
     def settle(self) -> None:
         """Judge anew."""
         now, before = time.time(), self.view
         by = self._fused(now)
-        if by.says is AgentState.UNKNOWN and before.state is AgentState.STARTING:
-            by = replace(by, says=AgentState.STARTING)
+        # A screen that is understood, and held back for a moment, does not make it unknown.
+        seen = self._on_screen is not None and self._on_screen.says is not AgentState.UNKNOWN
+        waits = before.state is AgentState.STARTING or not self._looked or seen
+        if by.says is AgentState.UNKNOWN and waits:
+            by = replace(by, says=before.state)
         self._turns_by_state(by, now)
         state = by.says
         self.view = replace(
@@ -98,14 +145,24 @@ class Judge:
             finished=self.turns.finished,
         )
         self.usage = self._ledger.usage
-        self.changes.extend(changes(before, self.view, by))
-        self._tell_stuck(self._circles.look(self.view, self.usage.total.total, now))
+        self.changes.extend(changes(before, self.view, by, self._asked))
+        self._asked = "" if self.view.question is None else self.view.question.id
+        banner, tokens = self.screen.fault, self.usage.total.total
+        self._tell_stuck(self._circles.look(self.view, banner, tokens, now))
 
     def tell_ends(self) -> bool:
         """Note what there is to tell of turns that ended; whether there was any."""
         ends = self.turns.due(time.time())
         self.changes.extend(turn_finished(said, self.usage) for said in ends)
         return bool(ends)
+
+    def suspicion(self) -> float | None:
+        """Since when it moves nothing, unless it be files; None if it is above suspicion."""
+        return self._circles.suspicion(self.view, time.time())
+
+    def files(self, *, changed: bool) -> None:
+        """Take in whether files changed since then."""
+        self._tell_stuck(self._circles.files(time.time(), changed=changed))
 
     def _begin_turn(self) -> None:
         self._fault = None

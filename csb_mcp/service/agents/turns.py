@@ -9,9 +9,9 @@ _LATE = 1.0  # a transcript may lag behind the hook that tells of a turn's end
 class Turns:
     """``on``: one has begun and not ended. ``finished``: how many ended."""
 
-    def __init__(self) -> None:
-        self.on = False
-        self.finished = 0
+    def __init__(self, *, on: bool = False, finished: int = 0) -> None:
+        self.on = on
+        self.finished = finished
         self._ends: list[str] = []  # what was said at them
         self._ended_at = 0.0
         self._whole = False

@@ -4,12 +4,16 @@ Whoever waits for something of the agent waits for ``news`` and looks at ``view`
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from csb_mcp.config import Price
 from csb_mcp.errors import CsbError
+from csb_mcp.lib.changed import changed_below
 from csb_mcp.lib.pulse import Pulse, beat_within
 from csb_mcp.lib.threads import to_its_end
 from csb_mcp.model import AgentUsage, AgentView, Rows, ScreenFact, Source, Transcript
@@ -17,7 +21,9 @@ from csb_mcp.ports import Agent, Spool, Terminal, Transcripts
 from csb_mcp.service.agents.careful import hook_of, read_of, screen_of
 from csb_mcp.service.agents.changes import Change
 from csb_mcp.service.agents.judge import Judge
+from csb_mcp.service.agents.memory import Memory
 from csb_mcp.service.agents.proof import Proof
+from csb_mcp.service.agents.queue import Queue
 
 _log = logging.getLogger(__name__)
 _TICK = 0.5  # a look at the transcripts, and a new judgement, without a beat
@@ -26,13 +32,15 @@ _SCREEN_PAUSE = 0.05  # between two readings of a screen that changes all the ti
 _TRANSCRIPT_PAUSE = 0.25
 _FLOOD_PAUSE = 0.5
 _READS = 256  # of 1 MiB, one after another
+_FIRST_READS = 4096  # by then, whoever writes so fast does it to be in the way
+_FILES = 4000  # looked at, should nothing else move
 
 
 class AgentWatch:
     """See the module. :meth:`close` ends nothing.
 
-    ``speaking``: held by whoever types a prompt, ``answering`` by whoever answers. ``queued``:
-    prompts that wait for their turn.
+    ``speaking``: held by whoever types a prompt, ``answering`` by whoever answers. ``queue``:
+    prompts that wait for their turn. ``caught_up`` is set once all was read that was there before.
     """
 
     def __init__(
@@ -41,19 +49,33 @@ class AgentWatch:
         terminal: Terminal,
         spool: Spool,
         transcripts: Transcripts,
+        *,
+        project: Path,
         prices: Mapping[str, Price],
+        memory: Memory,
+        queue: Queue,
     ) -> None:
         self.agent = agent
         self._terminal = terminal
         self._spool = spool
         self._transcripts = transcripts
-        self._judge = Judge(prices)
+        self._project = project
+        self._judge = Judge(prices, memory)
         self._reading = asyncio.Lock()
         self.news = Pulse()
         self.proof = Proof(agent.is_prompt)
         self.speaking = asyncio.Lock()
         self.answering = asyncio.Lock()
-        self.queued = 0
+        self.caught_up = asyncio.Event()
+        self.budgets = memory.budgets
+        self.queue = queue
+        if (typed := queue.typed) is not None:
+            self.proof.expect(typed.text, typed.typed or 0)
+
+    @property
+    def memory(self) -> Memory:
+        """What the next daemon shall know."""
+        return replace(self._judge.memory, budgets=self.budgets)
 
     @property
     def view(self) -> AgentView:
@@ -83,6 +105,7 @@ class AgentWatch:
     async def run(self) -> None:
         """Until it is cancelled."""
         try:
+            await self._look_first()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_hooks())
                 group.create_task(self._follow_screen())
@@ -95,7 +118,14 @@ class AgentWatch:
         self._spool.close()
         self._transcripts.close()
 
+    async def _look_first(self) -> None:
+        """Before anything else is judged: of what was before, the screen alone shows what is."""
+        with contextlib.suppress(CsbError, TimeoutError):
+            async with asyncio.timeout(_TICK):
+                await self.look()
+
     async def _follow_hooks(self) -> None:
+        await self.caught_up.wait()  # or what was used before would count for the turn they begin
         while True:
             seen = self._spool.news.count
             contents, flood = await self._spool.take()
@@ -137,17 +167,20 @@ class AgentWatch:
     async def _follow_transcripts(self) -> None:
         while True:
             await self.read_transcripts()
+            await self._look_at_files()
             await asyncio.sleep(_TRANSCRIPT_PAUSE)
             await beat_within(self._terminal.output, self._terminal.output.count, _TICK)
 
     async def read_transcripts(self) -> None:
         """Take in all that is new in them."""
         async with self._reading:
-            for _ in range(_READS):
+            for _ in range(_READS if self.caught_up.is_set() else _FIRST_READS):
                 found = await to_its_end(lambda: read_of(self._transcripts))
                 if not (found.messages or found.prompts or found.faults):
                     break
                 self._take_transcript(found)
+            self._judge.caught_up()
+            self.caught_up.set()
         self._settle()
         if self._judge.tell_ends():
             self.news.beat()
@@ -156,6 +189,13 @@ class AgentWatch:
         self._judge.transcript(found)
         for prompt in found.prompts:
             self.proof.saw(Source.TRANSCRIPT, prompt)
+
+    async def _look_at_files(self) -> None:
+        if (since := self._judge.suspicion()) is None:
+            return
+        changed = await to_its_end(lambda: changed_below(self._project, since, _FILES))
+        self._judge.files(changed=changed)
+        self._settle()
 
     def _settle(self) -> None:
         self._judge.settle()
