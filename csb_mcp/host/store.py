@@ -8,7 +8,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -22,13 +22,15 @@ from csb_mcp.model import (
     Event,
     Geometry,
     Limits,
+    QueuedPrompt,
     Sandbox,
     SandboxSpec,
     SandboxState,
 )
 
+# 4: without what is kept of agents
 # 3: without budgets; 2: without the way out; 1: without limits of memory, cpus, pids and idleness
-_VERSION = 4
+_VERSION = 5
 _APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
 _SCHEMA = """
 create table sandboxes (
@@ -40,6 +42,19 @@ create table events (
 ) strict;
 create index events_of_sandbox on events (sandbox, sequence);
 """
+_OF_AGENTS = """
+create table if not exists agents (sandbox text primary key, memory text not null) strict;
+create table if not exists prompts (
+    id integer primary key autoincrement, sandbox text not null, text text not null,
+    created real not null, typed integer
+) strict;
+"""
+_FORGET = (
+    "delete from events where sandbox=?",
+    "delete from agents where sandbox=?",
+    "delete from prompts where sandbox=?",
+    "delete from sandboxes where id=?",
+)
 _NAMES = ("allow_hosts", "secrets", "forward")
 _T = TypeVar("_T")
 
@@ -76,11 +91,11 @@ class SqliteStore:
     async def delete(self, sandbox_id: str) -> None:
         """See :class:`~csb_mcp.ports.Store`."""
 
-        def both(db: sqlite3.Connection) -> None:
-            db.execute("delete from events where sandbox=?", (sandbox_id,))
-            db.execute("delete from sandboxes where id=?", (sandbox_id,))
+        def all_of_it(db: sqlite3.Connection) -> None:
+            for forget in _FORGET:
+                db.execute(forget, (sandbox_id,))
 
-        await self._run(both)
+        await self._run(all_of_it)
 
     async def all(self) -> list[Sandbox]:
         """See :class:`~csb_mcp.ports.Store`. Raises StoreUnusable if a record cannot be read."""
@@ -90,11 +105,60 @@ class SqliteStore:
 
     async def append_event(self, sandbox: str, kind: str, data: Mapping[str, str]) -> Event:
         """See :class:`~csb_mcp.ports.Store`."""
+        return await self._run(lambda db: _append(db, sandbox, kind, data))
+
+    async def keep(
+        self,
+        sandbox: str,
+        changes: Sequence[tuple[str, Mapping[str, str]]],
+        *,
+        memory: str | None = None,
+        prompt: int | None = None,
+    ) -> list[Event]:
+        """See :class:`~csb_mcp.ports.Store`."""
+
+        def all_of_it(db: sqlite3.Connection) -> list[Event]:
+            if memory is not None:
+                db.execute("insert or replace into agents values (?,?)", (sandbox, memory))
+            if prompt is not None:
+                db.execute("delete from prompts where id=?", (prompt,))
+            return [_append(db, sandbox, kind, data) for kind, data in changes]
+
+        return await self._run(all_of_it)
+
+    async def memories(self) -> dict[str, str]:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = "select sandbox, memory from agents"
+        return dict(await self._run(lambda db: db.execute(query).fetchall()))
+
+    async def memory(self, sandbox: str) -> str | None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = "select memory from agents where sandbox=?"
+        row = await self._run(lambda db: db.execute(query, (sandbox,)).fetchone())
+        return row and row[0]
+
+    async def queue_prompt(self, sandbox: str, text: str) -> QueuedPrompt:
+        """See :class:`~csb_mcp.ports.Store`."""
         now = time.time()
-        row = (now, sandbox, kind, json.dumps(dict(data)))
-        insert = "insert into events (time, sandbox, kind, data) values (?,?,?,?)"
-        sequence = await self._run(lambda db: db.execute(insert, row).lastrowid)
-        return Event(sequence=sequence or 0, time=now, sandbox=sandbox, kind=kind, data=data)
+        insert = "insert into prompts (sandbox, text, created) values (?,?,?)"
+        made = await self._run(lambda db: db.execute(insert, (sandbox, text, now)).lastrowid)
+        return QueuedPrompt(id=made or 0, sandbox=sandbox, text=text, created=now)
+
+    async def mark_prompt(self, prompt: int, typed: int) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        update = "update prompts set typed=? where id=?"
+        await self._run(lambda db: db.execute(update, (typed, prompt)))
+
+    async def prompts(self, sandbox: str | None = None) -> list[QueuedPrompt]:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = (
+            "select id, sandbox, text, created, typed from prompts"
+            " where ?1 is null or sandbox = ?1 order by id"
+        )
+        rows = await self._run(lambda db: db.execute(query, (sandbox,)).fetchall())
+        return [
+            QueuedPrompt(id=r[0], sandbox=r[1], text=r[2], created=r[3], typed=r[4]) for r in rows
+        ]
 
     async def events(self, after: int, sandbox: str | None = None) -> list[Event]:
         """See :class:`~csb_mcp.ports.Store`."""
@@ -158,13 +222,14 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     tables: int = connection.execute("select count(*) from sqlite_schema").fetchone()[0]
     if (version, application, tables) == (0, 0, 0):
         connection.executescript(
-            f"begin; {_SCHEMA} pragma user_version={_VERSION};"
+            f"begin; {_SCHEMA} {_OF_AGENTS} pragma user_version={_VERSION};"
             f" pragma application_id={_APPLICATION}; commit;"
         )
     elif application != _APPLICATION:
         raise _unusable(path, "it is another program's database")
     elif version < _VERSION:
-        connection.execute(f"pragma user_version={_VERSION}")  # what is missing has a default
+        # What is missing in a record has a default.
+        connection.executescript(f"begin; {_OF_AGENTS} pragma user_version={_VERSION}; commit;")
     elif version > _VERSION:
         raise _unusable(path, f"a newer csb-mcp wrote it (its version {version}, ours {_VERSION})")
 
@@ -174,6 +239,14 @@ def _unusable(path: Path, why: str) -> StoreUnusable:
         f"{path} cannot be used: {why}",
         hint="nothing was changed; use the version that wrote it, or move the file away",
     )
+
+
+def _append(db: sqlite3.Connection, sandbox: str, kind: str, data: Mapping[str, str]) -> Event:
+    now = time.time()
+    row = (now, sandbox, kind, json.dumps(dict(data)))
+    insert = "insert into events (time, sandbox, kind, data) values (?,?,?,?)"
+    sequence = db.execute(insert, row).lastrowid
+    return Event(sequence=sequence or 0, time=now, sandbox=sandbox, kind=kind, data=data)
 
 
 def _insert(db: sqlite3.Connection, sandbox: Sandbox) -> None:

@@ -64,6 +64,7 @@ from csb_mcp.model.supervision import (
     Answered,
     Observation,
     PromptSent,
+    QueuedPrompt,
 )
 from csb_mcp.model.terminal import (
     BackgroundCommand,
@@ -158,6 +159,7 @@ __all__ = [
     "PromptSent",
     "Question",
     "QuestionAsked",
+    "QueuedPrompt",
     "Region",
     "Rows",
     "Sample",

@@ -38,7 +38,7 @@ class AgentView:
     """What the agent does, since when, and each source's word for it, the best source first.
 
     ``state`` is what the sources together say; ``disputed`` names those that say something else.
-    ``finished`` counts turns that ended since the daemon took the sandbox up.
+    ``finished`` counts turns that ended.
     """
 
     state: AgentState
@@ -63,6 +63,21 @@ class Observation:
     usage: AgentUsage
     terminal: TerminalView
     queued: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedPrompt:
+    """A prompt that waits for its turn.
+
+    ``typed`` is None until its first key is about to be typed; then it tells how many prompts the
+    transcripts had at that time.
+    """
+
+    id: int
+    sandbox: str
+    text: str
+    created: float
+    typed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from csb_mcp.lib.pulse import Pulse
-from csb_mcp.model import Event, Folders, LogPart, Sandbox
+from csb_mcp.model import Event, Folders, LogPart, QueuedPrompt, Sandbox
 
 
 class Watcher(Protocol):
@@ -92,7 +92,10 @@ class Keeper(Protocol):
 
 
 class Store(Protocol):
-    """Records and events on disk. Every method returns after the data outlives a SIGKILL."""
+    """Records, events and queued prompts on disk.
+
+    Every method returns after the data outlives a SIGKILL.
+    """
 
     async def insert(self, sandbox: Sandbox) -> None:
         """Add a record. Raises Conflict if its name is taken by a sandbox that has not ended."""
@@ -103,7 +106,7 @@ class Store(Protocol):
         ...
 
     async def delete(self, sandbox_id: str) -> None:
-        """Forget a record and its events."""
+        """Forget a record and all that belongs to it."""
         ...
 
     async def all(self) -> list[Sandbox]:
@@ -112,6 +115,41 @@ class Store(Protocol):
 
     async def append_event(self, sandbox: str, kind: str, data: Mapping[str, str]) -> Event:
         """Number and keep an event."""
+        ...
+
+    async def keep(
+        self,
+        sandbox: str,
+        changes: Sequence[tuple[str, Mapping[str, str]]],
+        *,
+        memory: str | None = None,
+        prompt: int | None = None,
+    ) -> list[Event]:
+        """Number and keep events (kind and data); all of it, or nothing.
+
+        With them ``memory``, which takes the place of what was kept of that sandbox's agent, and
+        that the queued ``prompt`` is done with.
+        """
+        ...
+
+    async def memories(self) -> dict[str, str]:
+        """What was kept of agents, by their sandboxes."""
+        ...
+
+    async def memory(self, sandbox: str) -> str | None:
+        """What was kept of that one's."""
+        ...
+
+    async def queue_prompt(self, sandbox: str, text: str) -> QueuedPrompt:
+        """Keep a prompt until :meth:`keep` is told that it is done with."""
+        ...
+
+    async def mark_prompt(self, prompt: int, typed: int) -> None:
+        """From now on it is ``typed``."""
+        ...
+
+    async def prompts(self, sandbox: str | None = None) -> list[QueuedPrompt]:
+        """Those that are kept, oldest first."""
         ...
 
     async def events(self, after: int, sandbox: str | None = None) -> list[Event]:

@@ -1,33 +1,23 @@
-"""What the service's calls share: pieces, cursors, and a deadline for what takes milliseconds."""
+"""What the service's calls share: cursors, and a deadline for what takes milliseconds."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, DisplayFailed, SandboxEnded, TerminalFailed
 from csb_mcp.model import Rows
-from csb_mcp.service.creation import Pieces
+from csb_mcp.service.core import Core
 from csb_mcp.service.cursor import Cursor
-from csb_mcp.service.events import Events
-from csb_mcp.service.registry import Live, Registry
+from csb_mcp.service.registry import Live
 
 _ANSWER_SECONDS = 10.0  # for what needs no more than the terminal or the display
 TYPING_SECONDS = 45.0  # a thousand characters that no key has take ten seconds
 _T = TypeVar("_T")
 
 
-class Calls:
+class Calls(Core):
     """Base of each group of calls; the groups together are the service."""
-
-    def __init__(
-        self, settings: Settings, pieces: Pieces, registry: Registry, events: Events
-    ) -> None:
-        self._settings = settings
-        self._pieces = pieces
-        self._registry = registry
-        self._events = events
 
     def _cursor(self, live: Live, rows: Rows) -> str:
         turns = live.agent.view.finished if live.agent is not None else 0

@@ -31,7 +31,7 @@ class Cursor:
 
 
 def parse_cursor(text: str, sandbox: str) -> Cursor:
-    """Back from text. Of an older daemon: the last two are None. Raises InvalidInput."""
+    """Back from text. Of an older daemon: no generation. Raises InvalidInput."""
     parts = text.split(".")
     numbers = parts[2:]
     if len(parts) != 5 or not all(map(_is_number, numbers)):
@@ -44,7 +44,7 @@ def parse_cursor(text: str, sandbox: str) -> Cursor:
         )
     event, generation, turns = map(int, numbers)
     if parts[1] != EPOCH:
-        return Cursor(sandbox, event, None, None)
+        return Cursor(sandbox, event, None, turns)
     return Cursor(sandbox, event, generation, turns)
 
 

@@ -1,6 +1,6 @@
 """The one event stream: kept in the store, followed by any number of readers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import Event
@@ -24,6 +24,20 @@ class Events:
         event = await self._store.append_event(sandbox, kind, data)
         self.last = max(self.last, event.sequence)
         self._news.beat()
+
+    async def keep(
+        self,
+        sandbox: str,
+        changes: Sequence[tuple[str, Mapping[str, str]]],
+        *,
+        memory: str | None = None,
+        prompt: int | None = None,
+    ) -> None:
+        """As :meth:`~csb_mcp.ports.Store.keep`; and wake the readers."""
+        for event in await self._store.keep(sandbox, changes, memory=memory, prompt=prompt):
+            self.last = max(self.last, event.sequence)
+        if changes:
+            self._news.beat()
 
     async def follow(self, after: int | None) -> AsyncIterator[Event]:
         """Events after sequence number ``after`` (None: from now on), as they happen."""

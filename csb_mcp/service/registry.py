@@ -114,17 +114,20 @@ class Live:
 
 
 class Registry:
-    """All records. Changes go to the store first, so a crash never forgets what was promised."""
+    """All records. Changes go to the store first, so a crash never forgets what was promised.
+
+    ``store``: also for whoever keeps more there than records.
+    """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._records: dict[str, Sandbox] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.live: dict[str, Live] = {}
 
     async def restore(self) -> list[Sandbox]:
         """Load what the store holds; gives those that had not ended."""
-        self._records = {sandbox.id: sandbox for sandbox in await self._store.all()}
+        self._records = {sandbox.id: sandbox for sandbox in await self.store.all()}
         return [sandbox for sandbox in self._records.values() if not sandbox.state.ended]
 
     def all(self) -> list[Sandbox]:
@@ -149,12 +152,12 @@ class Registry:
             raise Conflict(
                 f"{sandbox.name!r} is the id of a sandbox", field="name", hint="choose another name"
             )
-        await self._store.insert(sandbox)
+        await self.store.insert(sandbox)
         self._records[sandbox.id] = sandbox
 
     async def put(self, sandbox: Sandbox) -> None:
         """Replace a record."""
-        await self._store.update(sandbox)
+        await self.store.update(sandbox)
         self._records[sandbox.id] = sandbox
 
     def remember(self, sandbox: Sandbox) -> None:
@@ -171,13 +174,13 @@ class Registry:
             sandbox = replace(sandbox, agent_state=AgentState.EXITED)
         self._records[sandbox.id] = sandbox
         try:
-            await self._store.update(sandbox)
+            await self.store.update(sandbox)
         except CsbError as error:
             _log.warning("sandbox %s: its end is not on disk: %s", sandbox.id, error)
 
     async def remove(self, sandbox_id: str) -> None:
         """Forget a record."""
-        await self._store.delete(sandbox_id)
+        await self.store.delete(sandbox_id)
         self._records.pop(sandbox_id, None)
         self._locks.pop(sandbox_id, None)
 

@@ -11,7 +11,10 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, EgressFailed, HelperFailed
 from csb_mcp.model import Sandbox, SandboxState
 from csb_mcp.ports import ClientOf, Enclosure, Gate, Terminal
+from csb_mcp.service.agents.queue import GONE, give_up
+from csb_mcp.service.core import Core
 from csb_mcp.service.creation import Creation, Pieces
+from csb_mcp.service.creator import Begin
 from csb_mcp.service.events import Events
 from csb_mcp.service.gatekeeper import client_of, opened
 from csb_mcp.service.registry import Live, Registry
@@ -20,14 +23,12 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _ADOPT_SECONDS = 10.0
 _GATE_SECONDS = 2.0  # one that does not answer by then is started anew
-_KILL_SECONDS = 1.0  # between SIGTERM and SIGKILL
 
 RollBack = Callable[[Sandbox, Creation, BaseException], Awaitable[None]]
-Begin = Callable[[Live, Sandbox], None]
 
 
-class Restart:
-    """Takes up what an earlier daemon left. ``roll_back`` and ``begin`` are the lifecycle's."""
+class Restart(Core):
+    """Takes up what an earlier daemon left. ``roll_back`` undoes a create."""
 
     def __init__(
         self,
@@ -39,10 +40,7 @@ class Restart:
         roll_back: RollBack,
         begin: Begin,
     ) -> None:
-        self._settings = settings
-        self._pieces = pieces
-        self._registry = registry
-        self._events = events
+        super().__init__(settings, pieces, registry, events)
         self._roll_back = roll_back
         self._begin = begin
 
@@ -87,6 +85,7 @@ class Restart:
         reason = "lost: its processes ended while no daemon ran (killed, or the host restarted)"
         dead = replace(sandbox, state=SandboxState.DEAD, reason=reason, ended_at=time.time())
         await self._registry.put_ended(dead)
+        await give_up(self._events, self._registry.store, sandbox.id, GONE)
         await self._events.publish(sandbox.id, "dead", reason=reason)
 
     async def _adopt(self, sandbox: Sandbox, terminal: Terminal, deadline: float) -> None:
@@ -138,24 +137,6 @@ class Restart:
             sandbox = replace(sandbox, state=SandboxState.RUNNING)
             await self._registry.put(sandbox)
         return sandbox
-
-    async def end_unadopted(self, sandbox: Sandbox, reason: str) -> None:
-        """End one that did not answer when this daemon started. Its lock is held.
-
-        Raises TerminalFailed if it still does not: then a person has to look.
-        """
-        folders = self._pieces.keeper.folders(sandbox.id)
-        enclosure = self._pieces.limiter.adopt(sandbox)
-        now = asyncio.get_running_loop().time()
-        terminal = await self._pieces.terminals.adopt(folders, now + _ADOPT_SECONDS)
-        if terminal is not None:
-            await enclosure.thaw(terminal.pane_pid)
-            await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
-        await enclosure.remove()
-        await self._pieces.keeper.remove_runtime(folders)
-        stopped = replace(sandbox, state=SandboxState.STOPPED, reason=reason, ended_at=time.time())
-        await self._registry.put_ended(stopped)
-        await self._events.publish(sandbox.id, "stopped", reason=reason)
 
 
 async def _or_none(work: Coroutine[Any, Any, _T]) -> _T | None:

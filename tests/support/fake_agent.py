@@ -1,6 +1,7 @@
 """A scripted agent: its screen, hooks and transcripts are plain words that a test writes.
 
-Screen: the first row is a state; ``question ID KIND`` has options on the rows below, ``key label``.
+Screen: the first row is a state; ``question ID KIND`` has options on the rows below, ``key label``;
+the second row may be an input line, ``> draft``.
 Hooks: JSON of a HookFact's fields. Transcripts: what the test puts into ``news``.
 """
 
@@ -74,7 +75,8 @@ class FakeAgent:
             fault = AgentFault(kind="rate_limit", words=" ".join(words[1:]), hint="wait a while")
             return ScreenFact(state=AgentState.ERROR, fault=fault)
         known = words[0] in ("ready", "working", "starting")
-        return ScreenFact(state=AgentState(words[0]) if known else AgentState.UNKNOWN)
+        draft = rows[1].removeprefix("> ") if rows[1:] and rows[1].startswith("> ") else ""
+        return ScreenFact(state=AgentState(words[0]) if known else AgentState.UNKNOWN, draft=draft)
 
     def transcripts(self, home: int, project: Path) -> FakeTranscripts:
         del home, project

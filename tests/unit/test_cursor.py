@@ -22,7 +22,7 @@ def test_a_cursor_comes_back_as_it_went(event: int, generation: int) -> None:
 
 def test_an_older_daemons_cursor_is_known_as_such() -> None:
     old = str(Cursor("a1234567", 5, 9)).replace(EPOCH, "zzzzzz")
-    assert parse_cursor(old, "a1234567") == Cursor("a1234567", 5, None, None)
+    assert parse_cursor(old, "a1234567") == Cursor("a1234567", 5, None, 0)
     assert parse_frame("zzzzzz-4", "frame").number is None
 
 

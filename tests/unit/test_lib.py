@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from csb_mcp.lib import processes
+from csb_mcp.lib.changed import changed_below
 from csb_mcp.lib.pulse import Pulse
 from csb_mcp.lib.safe_open import exists_in_root, open_folder, open_regular, read_regular, tail
 
@@ -149,3 +151,25 @@ def test_ignored_signals_act_again_in_what_we_start() -> None:
         [*ignoring, sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert int(shown.stdout.split()[1], 16) & 0b111 == 0
+
+
+def test_whether_a_tree_changed_is_seen_in_a_bounded_look(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "a/b").mkdir(parents=True)
+    outside.mkdir()
+    (root / "a/b/deep").touch()
+    (root / "out").symlink_to(outside)
+    os.mkfifo(root / "fifo")
+    time.sleep(0.02)  # the clock of file systems ticks slowly
+    since = time.time()
+    (outside / "new").touch()
+    assert not changed_below(root, since, 100)
+    time.sleep(0.02)
+    (root / "a/b/deep").write_text("x")
+    os.utime(root / "a/b/deep", (1, 1))  # whoever sets times back hides nothing
+    assert changed_below(root, since, 100)
+    assert not changed_below(root, since, 3)
+    assert not changed_below(root, time.time() + 1, 100)
+    (root / "a/b/new").touch()
+    assert changed_below(root, since, 100)
+    assert not changed_below(root / "missing", since, 100)

@@ -31,8 +31,8 @@ from csb_mcp.model import (
     Verdict,
     WaitResult,
 )
+from csb_mcp.service import creator, gatekeeper
 from csb_mcp.service import egress as calls
-from csb_mcp.service import gatekeeper, lifecycle
 from csb_mcp.service.manager import Manager
 from csb_mcp.service.rules import within
 from tests.support.fake_pieces import Proxy, World, events, eventually, happened, registry, store
@@ -506,7 +506,7 @@ async def test_one_that_does_not_hold_is_taken_back(
 async def test_a_verification_that_takes_too_long(
     service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "VERIFY_SECONDS", 0.0)
+    monkeypatch.setattr(creator, "VERIFY_SECONDS", 0.0)
     monkeypatch.setattr(calls, "VERIFY_SECONDS", 0.0)
     sandbox, _ = await made(service, world)
 

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
     assert (kept.allowed_hosts, kept.denied_hosts, kept.pending) == ((), (), ())
     assert kept.spec.verify is False
     with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("pragma user_version").fetchone() == (4,)
+        assert db.execute("pragma user_version").fetchone() == (5,)
 
 
 async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:
@@ -175,3 +176,42 @@ async def test_many_writers_at_once_lose_nothing(store: SqliteStore) -> None:
     kept = await store.events(0)
     assert {event.data["n"] for event in kept} == {str(n) for n in range(200)}
     assert [event.sequence for event in kept] == sorted({event.sequence for event in kept})
+
+
+async def test_what_belongs_to_agents(tmp_path: Path) -> None:
+    first = await SqliteStore.open(tmp_path / "s.db")
+    one, two, three = [await first.queue_prompt(name, f"{name} ä") for name in ("a", "b", "a")]
+    await first.mark_prompt(two.id, 7)
+    (event,) = await first.keep("a", [("stuck", {"why": "x"})], memory="m1", prompt=one.id)
+    assert await first.keep("a", [], memory="m2") == []
+    await first.keep("b", [("x", {}), ("y", {})], memory="m3")
+    await first.close()
+    second = await SqliteStore.open(tmp_path / "s.db")
+    assert await second.prompts() == [replace(two, typed=7), three]
+    assert await second.prompts("a") == [three]
+    assert await second.memories() == {"a": "m2", "b": "m3"}
+    assert await second.events(0, "a") == [event]
+    assert [event.kind for event in await second.events(0)] == ["stuck", "x", "y"]
+    await second.delete("b")
+    assert (await second.memory("b"), await second.prompts()) == (None, [three])
+    await second.close()
+
+
+async def test_all_of_it_is_kept_or_nothing(store: SqliteStore) -> None:
+    prompt = await store.queue_prompt("a", "x")
+    bad: Any = [("fine", {}), (None, {})]
+    with pytest.raises(StoreUnusable):
+        await store.keep("a", bad, memory="m", prompt=prompt.id)
+    assert (await store.memories(), await store.events(0)) == ({}, [])
+    assert await store.prompts() == [prompt]
+
+
+async def test_a_store_of_before_agents_were_kept_has_room_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    await (await SqliteStore.open(path)).close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.executescript("drop table agents; drop table prompts; pragma user_version=4;")
+    later = await SqliteStore.open(path)
+    await later.keep("a", [], memory="m")
+    assert (await later.memory("a"), await later.prompts()) == ("m", [])
+    await later.close()

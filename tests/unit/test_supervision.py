@@ -36,7 +36,7 @@ from csb_mcp.model import (
     TurnFinished,
     WaitResult,
 )
-from csb_mcp.service.agents import fusion, needs, prompts
+from csb_mcp.service.agents import fusion, needs, prompts, stuck
 from csb_mcp.service.agents.stuck import Circles
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.manager import Manager
@@ -47,9 +47,9 @@ from tests.support.fake_pieces import Terminal, World, eventually, happened, reg
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fusion, "GRACE", 0.2)
-    monkeypatch.setattr("csb_mcp.service.agents.watch.GRACE", 0.2)
+    monkeypatch.setattr("csb_mcp.service.agents.judge.GRACE", 0.2)
     monkeypatch.setattr("csb_mcp.service.agents.watch._TICK", 0.05)
-    monkeypatch.setattr(prompts, "_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(prompts, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(prompts, "PROVED_SECONDS", 0.8)
     monkeypatch.setattr(prompts, "_GONE_SECONDS", 0.5)
     monkeypatch.setattr(needs, "READY_SECONDS", 2.0)
@@ -426,7 +426,7 @@ async def test_queued_prompts_wait_their_turn(service: Manager, world: World) ->
     await asyncio.sleep(0.1)
     assert "two" not in inside.terminal.typed
     inside.hook("finished")
-    await eventually(lambda: inside.watch.queued == 0)
+    await eventually(lambda: len(inside.watch.queue) == 0)
     assert inside.terminal.typed == ["one", "<Enter>", "two", "<Enter>"]
     assert (await inside.kinds()).count("prompt_submitted") == 2
 
@@ -619,23 +619,110 @@ async def test_the_same_call_again_and_again(service: Manager, world: World) -> 
     assert (event.data["why"], event.data["evidence"]) == ("repeats", "5 times Bash ls 1")
 
 
-def test_tokens_that_burn_while_nothing_happens() -> None:
+def burning(circles: Circles, *, start: float, times: int = 6) -> float:
+    """It asks its model again and again, and calls the same; gives when it has done so."""
+    for number in range(times):
+        one = message(1, tools=(("Bash", "ls"),))
+        circles.calls([one], start + number)
+    return start + times
+
+
+def test_tokens_that_burn_while_nothing_moves() -> None:
     circles, view = Circles(), AgentView(state=AgentState.WORKING, since=0.0)
-    circles.screen(["✻ Thinking… (3s · 120 tokens)"], 0, 10.0)
-    circles.screen(["✶ Thinking… (900s · 29,120 tokens)"], 29_000, 400.0)
-    assert circles.look(view, 5000, 400.0) is None  # slow, but cheap
-    found = circles.look(view, 30_000, 400.0)
+    circles.screen(["✻ Thinking… (3s · 120 tokens)"], 10.0)
+    assert circles.look(view, None, 0, 10.0) is None
+    burning(circles, start=11.0)
+    circles.screen(["✶ Thinking… (900s · 29,120 tokens)"], 400.0)
+    circles.look(view, None, 5000, 400.0)
+    assert circles.suspicion(view, 400.0) is None  # slow, but cheap
+    circles.look(view, None, 30_000, 400.0)
+    assert circles.suspicion(view, 400.0) == 11.0  # a call that was new then
+    found = circles.files(400.0, changed=False)
     assert found is not None
-    assert (found["why"], "30000 tokens in 390 s" in found["evidence"]) == ("still", True)
-    assert circles.look(view, 40_000, 500.0) is None  # told once
-    circles.screen(["something new"], 40_000, 510.0)
-    assert circles.look(view, 40_000, 600.0) is None
+    assert (found["why"], "30000 tokens in 389 s" in found["evidence"]) == ("still", True)
+    circles.look(view, None, 60_000, 800.0)
+    assert circles.suspicion(view, 800.0) is None  # told once
+
+
+def test_what_moves_is_not_stuck() -> None:
+    view = AgentView(state=AgentState.WORKING, since=0.0)
+    asks = AgentView(state=AgentState.QUESTION, since=0.0)
+
+    def suspected(act: Callable[[Circles], object], view: AgentView = view) -> bool:
+        circles = Circles()
+        circles.screen(["one"], 1.0)
+        circles.look(view, None, 0, 1.0)
+        burning(circles, start=2.0)
+        act(circles)
+        circles.look(view, None, 90_000, 500.0)
+        return circles.suspicion(view, 500.0) is not None
+
+    assert suspected(lambda _: None)
+    assert not suspected(lambda circles: circles.screen(["another"], 450.0))
+    new = message(1, tools=(("Read", "another"),))
+    assert not suspected(lambda circles: circles.calls([new], 450.0))
+    assert not suspected(lambda circles: circles.files(450.0, changed=True))
+    assert not suspected(lambda circles: circles.look(asks, None, 80_000, 450.0))
+    assert not suspected(lambda _: None, asks)
+
+
+def test_a_long_thought_is_not_stuck() -> None:
+    circles, view = Circles(), AgentView(state=AgentState.WORKING, since=0.0)
+    circles.screen(["✻ Thinking… (3s)"], 1.0)
+    circles.look(view, None, 0, 1.0)
+    circles.calls([message(50_000)], 1500.0)
+    circles.screen(["✻ Thinking… (1499s)"], 1500.0)
+    assert circles.look(view, None, 50_000, 1510.0) is None
+    assert circles.suspicion(view, 1510.0) is None
+
+
+async def test_files_are_looked_at_before_it_is_said(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stuck, "STILL_SECONDS", 0.5)
+    monkeypatch.setattr(stuck, "STILL_TOKENS", 100)
+    monkeypatch.setattr(stuck, "_DRAWN_SECONDS", 0.1)
+    inside = await made(service, world)
+    await inside.shows("working")
+    await inside.state(AgentState.WORKING)
+    (world.project / "a/b").mkdir(parents=True)
+    for number in range(24):  # calls that are no news, for a second and a half
+        (world.project / "a/b/c").write_text(str(number))
+        calls = (("Bash", f"step {number % 3}"),)
+        inside.news.append(Transcript(messages=(message(30, tools=calls),)))
+        await asyncio.sleep(0.06)
+    assert "stuck" not in await inside.kinds()
+    for number in range(24):
+        calls = (("Bash", f"step {number % 3}"),)
+        inside.news.append(Transcript(messages=(message(30, tools=calls),)))
+        await asyncio.sleep(0.06)
+    await eventually(lambda: not inside.news)
+    await asyncio.sleep(0.5)
+    (event,) = [e for e in await happened(service, inside.id) if e.kind == "stuck"]
+    assert event.data["why"] == "still"
+    assert "no file" in event.data["evidence"]
+    assert "interrupt it" in event.data["suggestion"]
 
 
 def test_an_error_that_stays() -> None:
     fault = AgentFault(kind="login", words="log in", hint="give a key")
     circles, view = Circles(), AgentView(state=AgentState.ERROR, since=10.0, fault=fault)
-    assert circles.look(view, 0, 100.0) is None
-    found = circles.look(view, 0, 200.0)
+    assert circles.look(view, None, 0, 100.0) is None
+    found = circles.look(view, None, 0, 200.0)
     assert found == {"why": "error", "evidence": "log in", "suggestion": "give a key"}
-    assert circles.look(view, 0, 300.0) is None
+    assert circles.look(view, None, 0, 300.0) is None
+
+
+def test_an_error_that_it_tries_to_get_over() -> None:
+    banner = AgentFault(kind="overloaded", words="529, trying again", hint="wait")
+    circles, view = Circles(), AgentView(state=AgentState.WORKING, since=0.0)
+    for now in range(10, 140, 10):
+        shown = banner if now % 20 else None  # gone for a moment with each attempt
+        assert circles.look(view, shown, 0, float(now)) is None
+    found = circles.look(view, banner, 0, 140.0)
+    assert found is not None
+    assert (found["why"], found["evidence"]) == ("error", "529, trying again")
+    assert circles.look(view, banner, 0, 300.0) is None
+    assert circles.look(view, None, 0, 320.0) is None  # it got over it
+    assert circles.look(view, banner, 0, 330.0) is None
+    assert circles.look(view, banner, 0, 460.0) is not None

@@ -1,6 +1,7 @@
 """What an agent has used: tokens by model, turns, and what they cost by a price table."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from csb_mcp.config import Price
 from csb_mcp.lib.text import one_line
@@ -41,15 +42,27 @@ def cost(usage: ModelUsage, price: Price) -> float:
     ) / _MILLION
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that a ledger knows."""
+
+    models: Mapping[str, ModelUsage] = field(default_factory=dict[str, ModelUsage])
+    turn: Mapping[str, ModelUsage] = field(default_factory=dict[str, ModelUsage])
+    tool_calls: int = 0
+    by_hook: int = 0
+    by_transcript: int = 0
+
+
 class Ledger:
     """Adds up messages. ``prompts`` by hooks and by transcripts: the larger number is believed."""
 
-    def __init__(self, prices: Mapping[str, Price]) -> None:
+    def __init__(self, prices: Mapping[str, Price], books: Books | None = None) -> None:
+        books = books or Books()
         self._prices = prices
-        self._models: dict[str, ModelUsage] = {}
-        self._turn: dict[str, ModelUsage] = {}
-        self._tool_calls = 0
-        self.by_hook = self.by_transcript = 0
+        self._models = dict(books.models)
+        self._turn = dict(books.turn)
+        self._tool_calls = books.tool_calls
+        self.by_hook, self.by_transcript = books.by_hook, books.by_transcript
 
     def begin(self) -> None:
         """A turn begins."""
@@ -64,6 +77,21 @@ class Ledger:
             for book in (self._models, self._turn):
                 book[name] = book.get(name, _NOTHING) + message.usage
             self._tool_calls += len(message.tools)
+
+    @property
+    def books(self) -> Books:
+        """As they stand."""
+        turn = dict(self._turn)
+        return Books(dict(self._models), turn, self._tool_calls, self.by_hook, self.by_transcript)
+
+    def raise_to(self, books: Books) -> None:
+        """What those have more was used meanwhile, in this turn; what less, was deleted since."""
+        for name, used in books.models.items():
+            more = _beyond(used, self._models.get(name, _NOTHING))
+            for book in (self._models, self._turn) if more.total else ():
+                book[name] = book.get(name, _NOTHING) + more
+        self._tool_calls = max(self._tool_calls, books.tool_calls)
+        self.by_transcript = max(self.by_transcript, books.by_transcript)
 
     def _cost(self, book: Mapping[str, ModelUsage]) -> float:
         priced = ((used, price_of(name, self._prices)) for name, used in book.items())
@@ -83,3 +111,12 @@ class Ledger:
             turn=sum(self._turn.values(), _NOTHING),
             turn_cost=self._cost(self._turn),
         )
+
+
+def _beyond(now: ModelUsage, before: ModelUsage) -> ModelUsage:
+    return ModelUsage(
+        input=max(0, now.input - before.input),
+        output=max(0, now.output - before.output),
+        cache_creation=max(0, now.cache_creation - before.cache_creation),
+        cache_read=max(0, now.cache_read - before.cache_read),
+    )

@@ -14,7 +14,7 @@ from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.registry import Live
 
 PROVED_SECONDS = 15.0  # from the last key on; then it is said not to have been submitted
-_RETRY_SECONDS = 4.0
+RETRY_SECONDS = 4.0
 _GONE_SECONDS = 10.0
 _SETTLE_SECONDS = 3.0
 _ROWS = 12  # of the screen, in an error
@@ -25,7 +25,7 @@ _SLICE = 0.25
 async def until_ready(live: Live, watch: AgentWatch, seconds: float) -> None:
     """Wait for its input line. Raises Conflict (a question, an error), DeadlineExceeded."""
     deadline = time.monotonic() + seconds
-    while not _is_ready(watch):
+    while not (_is_ready(watch) and watch.caught_up.is_set()):
         if watch.view.state in (AgentState.QUESTION, AgentState.ERROR):
             check_ready(live, watch)
         if time.monotonic() > deadline:
@@ -38,7 +38,11 @@ async def until_ready(live: Live, watch: AgentWatch, seconds: float) -> None:
 
 
 async def settled(watch: AgentWatch) -> None:
-    """Wait a moment for the input line, if a hook has just told of the turn's end."""
+    """Wait a moment for the input line, if a hook has just told of the turn's end.
+
+    What was prompted before this daemon's time is read first, or it might pass for a proof.
+    """
+    await watch.caught_up.wait()
     ready = AgentState.READY
     await _until(watch, lambda: watch.view.state is not ready or _is_ready(watch), _SETTLE_SECONDS)
 
@@ -84,10 +88,10 @@ async def submit(live: Live, watch: AgentWatch, text: str) -> tuple[Source, bool
     watch.proof.expect(text)
     try:
         await strike(live, watch.agent.submit(text))
-        if (source := await _proved(watch, _RETRY_SECONDS)) is not None:
+        if (source := await proved(watch, RETRY_SECONDS)) is not None:
             return source, False
         await strike(live, watch.agent.retry())
-        if (source := await _proved(watch, PROVED_SECONDS - _RETRY_SECONDS)) is not None:
+        if (source := await proved(watch, PROVED_SECONDS - RETRY_SECONDS)) is not None:
             return source, True
     finally:
         watch.proof.forget()
@@ -98,7 +102,8 @@ async def submit(live: Live, watch: AgentWatch, text: str) -> tuple[Source, bool
     )
 
 
-async def _proved(watch: AgentWatch, seconds: float) -> Source | None:
+async def proved(watch: AgentWatch, seconds: float) -> Source | None:
+    """Who showed the prompt that is awaited submitted; None if nobody did in time."""
     await _until(watch, lambda: watch.proof.source is not None, seconds)
     return watch.proof.source
 

@@ -1,8 +1,9 @@
 """A watch for each live sandbox with an agent; what it sees goes into the record and the events."""
 
+import asyncio
+import contextlib
 import logging
 import os
-import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
@@ -10,10 +11,16 @@ from typing import Any, Protocol
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError
 from csb_mcp.lib.safe_open import open_folder
-from csb_mcp.model import Budget, Sandbox, SandboxState
+from csb_mcp.model import Budget, QueuedPrompt, Sandbox, SandboxState
+from csb_mcp.ports import Agent
 from csb_mcp.service.agents.budgets import WARN, shares
 from csb_mcp.service.agents.budgets import told as told_of
+from csb_mcp.service.agents.chronicle import Chronicle
+from csb_mcp.service.agents.memory import Memory, as_text, from_text
+from csb_mcp.service.agents.queue import Queue
+from csb_mcp.service.agents.speaker import speak
 from csb_mcp.service.agents.watch import AgentWatch
+from csb_mcp.service.core import Core
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
 from csb_mcp.service.registry import Live, Registry
@@ -21,7 +28,7 @@ from csb_mcp.service.registry import Live, Registry
 _log = logging.getLogger(__name__)
 SPOOL = ".csb/spool"
 """Where agents' hooks write, below the home."""
-_BURST, _PER_SECOND = 64.0, 2.0  # events: at once, and then
+_LAST_SECONDS = 2.0  # for what its transcripts say at its end
 
 
 class Acts(Protocol):
@@ -36,22 +43,21 @@ class Acts(Protocol):
         ...
 
 
-class Supervisor:
+class Supervisor(Core):
     """Begins watches and publishes what they see."""
 
     def __init__(
-        self,
-        settings: Settings,
-        pieces: Pieces,
-        registry: Registry,
-        events: Events,
-        acts: Acts,
+        self, settings: Settings, pieces: Pieces, registry: Registry, events: Events, acts: Acts
     ) -> None:
+        super().__init__(settings, pieces, registry, events)
         self._acts = acts
-        self._settings = settings
-        self._pieces = pieces
-        self._registry = registry
-        self._events = events
+        self._memories: dict[str, str] = {}
+        self._prompts: list[QueuedPrompt] = []
+
+    async def restore(self) -> None:
+        """Load what an earlier daemon knew of agents. Before the first of them is watched."""
+        self._memories = await self._registry.store.memories()
+        self._prompts = await self._registry.store.prompts()
 
     def watches(self, live: Live, sandbox: Sandbox) -> list[Coroutine[Any, Any, None]]:
         """Give ``live`` its watch; what is to run as long as it lives. None for a plain command."""
@@ -63,11 +69,30 @@ class Supervisor:
         except OSError as error:
             _log.warning("sandbox %s: its agent is not watched: %s", live.id, error)
             return []
-        spool = self._pieces.spools.open(home, SPOOL)
-        transcripts = agent.transcripts(home, sandbox.spec.project_dir)
-        prices = self._settings.prices
-        live.agent = AgentWatch(agent, live.terminal, spool, transcripts, prices)
-        return [self._run(live.agent, home), self._tell(live, live.agent)]
+        live.agent = watch = self._watch(live, sandbox, agent, home)
+        return [
+            self._run(watch, home),
+            self._tell(live, watch),
+            speak(live, watch, lambda: self._runs(live)),
+        ]
+
+    def _watch(self, live: Live, sandbox: Sandbox, agent: Agent, home: int) -> AgentWatch:
+        project, store = sandbox.spec.project_dir, self._registry.store
+        known = self._memories.pop(live.id, None)
+        waiting = [prompt for prompt in self._prompts if prompt.sandbox == live.id]
+        return AgentWatch(
+            agent,
+            live.terminal,
+            self._pieces.spools.open(home, SPOOL),
+            agent.transcripts(home, project),
+            project=project,
+            prices=self._settings.prices,
+            memory=(known and from_text(known)) or Memory(state=sandbox.agent_state),
+            queue=Queue(live.id, store, self._events, waiting),
+        )
+
+    def _runs(self, live: Live) -> bool:
+        return self._registry.find(live.id).state is SandboxState.RUNNING
 
     async def _run(self, watch: AgentWatch, home: int) -> None:
         try:
@@ -77,19 +102,26 @@ class Supervisor:
 
     async def _tell(self, live: Live, watch: AgentWatch) -> None:
         """Apart from the watch: a disk or a lock that is busy does not keep it from seeing."""
-        budget, told = _Budget(), set[tuple[str, float, bool]]()
+        chronicle = Chronicle(self._events, live.id, watch)
         while True:
             seen = watch.news.count
             try:
                 await self._record(live, watch)
-                while watch.changes:
-                    kind, data = watch.changes.popleft()
-                    if budget.take():
-                        await self._events.publish(live.id, kind, **data)
-                await self._keep_budget(live, watch, told)
+                await chronicle.keep()
+                await self._keep_budget(live, watch)
             except CsbError as error:  # the disk is full, say
                 _log.warning("sandbox %s: its agent's state is not kept: %s", live.id, error)
             await watch.news.beyond(seen)
+
+    async def last(self, live: Live) -> None:
+        """Take in what its agent left, once nothing of it runs any more. Never raises CsbError."""
+        if live.agent is None:
+            return
+        with contextlib.suppress(CsbError, TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await live.agent.read_transcripts()
+        with contextlib.suppress(CsbError):
+            await Chronicle(self._events, live.id, live.agent).keep()
 
     async def _record(self, live: Live, watch: AgentWatch) -> None:
         if self._registry.find(live.id).agent_state is watch.view.state:
@@ -100,20 +132,20 @@ class Supervisor:
             if record.agent_state is not state and not record.state.ended:
                 await self._registry.put(replace(record, agent_state=state))
 
-    async def _keep_budget(
-        self, live: Live, watch: AgentWatch, told: set[tuple[str, float, bool]]
-    ) -> None:
-        """``told``: what was said already, by name, bound, and whether it was the end."""
+    async def _keep_budget(self, live: Live, watch: AgentWatch) -> None:
         record = self._registry.find(live.id)
         budget = record.spec.budget
         for name, share in shares(watch, budget).items():
-            full, bound = share >= 1, budget.given[name]
-            if share < WARN or (name, bound, full) in told:
+            if share < WARN:
                 continue
-            told.add((name, bound, full))
-            words = told_of(watch, budget, name)
-            data = {"budget": name, "used": words, "percent": f"{min(share, 99) * 100:.0f}"}
-            await self._events.publish(live.id, "budget", **data)
+            words, full = told_of(watch, budget, name), share >= 1
+            told = frozenset({(name, budget.given[name], full)})
+            if not told <= watch.budgets:
+                data = {"budget": name, "used": words, "percent": f"{min(share, 99) * 100:.0f}"}
+                memory = as_text(replace(watch.memory, budgets=watch.budgets | told))
+                await self._events.keep(live.id, [("budget", data)], memory=memory)
+                watch.budgets |= told
+            # Whatever was told: a daemon may have died between that and this.
             if full and record.state is SandboxState.RUNNING:
                 await self._acts.pause(live.id)
                 await self._acts.warn(
@@ -128,19 +160,3 @@ class Supervisor:
                 f"max_cost does not hold for model {watch.usage.unpriced[0]}: "
                 "the settings have no price of it",
             )
-
-
-class _Budget:
-    """How many events there may be: what happens inside may be made up."""
-
-    def __init__(self) -> None:
-        self._left, self._at = _BURST, time.monotonic()
-
-    def take(self) -> bool:
-        now = time.monotonic()
-        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

@@ -37,7 +37,8 @@ def watch_of(live: Live) -> AgentWatch:
 async def of_agent(live: Live, condition: AgentCondition, turns: int | None) -> str:
     """Wait until it is true; gives the evidence. ``turns``: that had ended at the cursor."""
     watch = watch_of(live)
-    base = watch.view.finished if turns is None else turns
+    # A daemon that was killed may have known of one that was not kept.
+    base = watch.view.finished if turns is None else min(turns, watch.view.finished)
     while True:
         seen = watch.news.count  # before the look
         if (found := _holds(watch, condition, base)) is not None:
