@@ -42,6 +42,7 @@ async def build(settings: Settings) -> App:
     launchers.install()
     bubblewrap = BubblewrapBackend(settings, launchers)
     claude = Claude()
+    agents = {claude.name: claude}
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
         displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),
@@ -49,10 +50,10 @@ async def build(settings: Settings) -> App:
         limiter=HostLimiter(settings),
         keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),
         watcher=InotifyWatcher(),
-        gates=HostGates(settings, launchers.path),
+        gates=HostGates(settings, launchers.path, agents.values()),
         prober=InsideProber(),
         spools=InotifySpools(),
-        agents={claude.name: claude},
+        agents=agents,
     )
     store = await SqliteStore.open(settings.state_dir / "store.db")
     service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))

@@ -26,6 +26,7 @@ from csb_mcp.model.bounds import (
     MAX_WAIT,
 )
 from csb_mcp.model.budget import NO_BUDGET, Budget
+from csb_mcp.model.counted import Counted, KeptCount, ProxyCount, kept_with
 from csb_mcp.model.egress import (
     Ask,
     Connection,
@@ -127,6 +128,7 @@ __all__ = [
     "Condition",
     "Connection",
     "CostOver",
+    "Counted",
     "Egress",
     "EgressAsked",
     "EgressRequest",
@@ -140,6 +142,7 @@ __all__ = [
     "HookFact",
     "HostUsage",
     "Image",
+    "KeptCount",
     "KeysSent",
     "Launch",
     "Limits",
@@ -156,6 +159,7 @@ __all__ = [
     "Probe",
     "Problem",
     "PromptSent",
+    "ProxyCount",
     "Question",
     "QuestionAsked",
     "Region",
@@ -181,5 +185,6 @@ __all__ = [
     "Verdict",
     "Verification",
     "WaitResult",
+    "kept_with",
     "resolved",
 ]

@@ -15,6 +15,7 @@ from csb_mcp.model import (
     PromptSent,
     Sandbox,
 )
+from csb_mcp.service.agents.ledger import Ledger
 from csb_mcp.service.agents.prompts import (
     PROVED_SECONDS,
     check_ready,
@@ -47,10 +48,15 @@ class Supervision(Console):
         return Observation(
             record=record,
             agent=_without(record) if watch is None else watch.view,
-            usage=AgentUsage() if watch is None else watch.usage,
+            usage=self._counted(record) if watch is None else watch.usage,
             terminal=terminal,
             queued=0 if watch is None else watch.queued,
         )
+
+    def _counted(self, record: Sandbox) -> AgentUsage:
+        """What its proxy counted is known of one that has ended, and of a shell."""
+        kept = record.counted
+        return Ledger(self._settings.prices, None if kept is None else kept.whole).usage
 
     async def send_prompt(self, sandbox: str, text: str, *, queue: bool) -> PromptSent:
         """See :class:`~csb_mcp.ports.SandboxService`."""

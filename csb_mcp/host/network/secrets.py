@@ -14,6 +14,7 @@ import re
 import secrets as random
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,11 +35,27 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL_OWN = ("UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "IFS")
 
 
+@dataclass(frozen=True, slots=True)
+class Apis:
+    """How to know agents' APIs, whose answers are counted: by host, or by what takes their key."""
+
+    hosts: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
+
+    def has(self, secret: Secret) -> bool:
+        """Whether it is a key to one."""
+        return secret.host in self.hosts or secret.variable in self.variables
+
+
+_NO_APIS = Apis()
+
+
 class Secrets:
     """What the settings name as secrets, for one sandbox at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, apis: Apis = _NO_APIS) -> None:
         self._known = settings.secrets
+        self._apis = apis
 
     def problems(self) -> Sequence[Problem]:
         """Secrets of the settings that cannot be read as they are."""
@@ -72,7 +89,9 @@ class Secrets:
         if not sandbox.spec.secrets:
             return None
         chosen = {name: self._known[name] for name in sandbox.spec.secrets if name in self._known}
-        return await asyncio.to_thread(_message, sandbox, folders, chosen)
+        message = await asyncio.to_thread(_message, sandbox, folders, chosen)
+        hosts = {secret.host for secret in chosen.values() if self._apis.has(secret)}
+        return {**message, "counted": sorted(hosts)}
 
     def _chosen(self, sandbox: Sandbox) -> dict[str, Secret]:
         spec = sandbox.spec
@@ -125,9 +144,7 @@ def _prepare(sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]) -
     return {secret.variable: placeholders[name] for name, secret in chosen.items()}
 
 
-def _message(
-    sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]
-) -> dict[str, Any] | None:
+def _message(sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]) -> dict[str, Any]:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as the next one
 
     from csb_mcp.host.network.authority import make_leaf  # noqa: PLC0415 - slow, see there

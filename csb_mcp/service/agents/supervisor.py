@@ -13,6 +13,7 @@ from csb_mcp.lib.safe_open import open_folder
 from csb_mcp.model import Budget, Sandbox, SandboxState
 from csb_mcp.service.agents.budgets import WARN, shares
 from csb_mcp.service.agents.budgets import told as told_of
+from csb_mcp.service.agents.comparison import Comparison
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
@@ -21,6 +22,7 @@ from csb_mcp.service.registry import Live, Registry
 _log = logging.getLogger(__name__)
 SPOOL = ".csb/spool"
 """Where agents' hooks write, below the home."""
+_DIFFERS = "its transcript and its proxy's count of tokens differ: see its usage"
 _BURST, _PER_SECOND = 64.0, 2.0  # events: at once, and then
 
 
@@ -67,6 +69,8 @@ class Supervisor:
         transcripts = agent.transcripts(home, sandbox.spec.project_dir)
         prices = self._settings.prices
         live.agent = AgentWatch(agent, live.terminal, spool, transcripts, prices)
+        if sandbox.counted is not None:
+            live.agent.count(sandbox.counted.whole, 0)
         return [self._run(live.agent, home), self._tell(live, live.agent)]
 
     async def _run(self, watch: AgentWatch, home: int) -> None:
@@ -78,6 +82,7 @@ class Supervisor:
     async def _tell(self, live: Live, watch: AgentWatch) -> None:
         """Apart from the watch: a disk or a lock that is busy does not keep it from seeing."""
         budget, told = _Budget(), set[tuple[str, float, bool]]()
+        comparison = Comparison()
         while True:
             seen = watch.news.count
             try:
@@ -87,6 +92,7 @@ class Supervisor:
                     if budget.take():
                         await self._events.publish(live.id, kind, **data)
                 await self._keep_budget(live, watch, told)
+                await self._compare(live, watch, comparison)
             except CsbError as error:  # the disk is full, say
                 _log.warning("sandbox %s: its agent's state is not kept: %s", live.id, error)
             await watch.news.beyond(seen)
@@ -120,6 +126,14 @@ class Supervisor:
                     live.id, f"paused: {words}; resume it with a higher {name}, or stop it"
                 )
         await self._warn_unpriced(live, watch, budget)
+
+    async def _compare(self, live: Live, watch: AgentWatch, comparison: Comparison) -> None:
+        """Told once: of the same sandbox, by an earlier daemon, too."""
+        found = comparison.look(watch.usage, watch.under_way, time.monotonic())
+        if found is None or _DIFFERS in self._registry.find(live.id).warnings:
+            return
+        await self._events.publish(live.id, "usage_differs", **found)
+        await self._acts.warn(live.id, _DIFFERS)
 
     async def _warn_unpriced(self, live: Live, watch: AgentWatch, budget: Budget) -> None:
         if budget.max_cost is not None and watch.usage.unpriced:

@@ -20,6 +20,7 @@ from csb_mcp.model import (
     AgentState,
     AgentUsage,
     AgentView,
+    Counted,
     Evidence,
     HookFact,
     Question,
@@ -58,6 +59,7 @@ class AgentWatch:
 
     ``screen``: what the last reading of the terminal gave. ``speaking``: held by whoever
     types a prompt, ``answering`` by whoever answers. ``queued``: prompts that wait for their turn.
+    ``under_way``: requests to the model that the proxy has seen, and not yet the whole answer.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class AgentWatch:
         self.screen = _UNKNOWN
         self.view = AgentView(state=AgentState.STARTING, since=time.time())
         self.usage = AgentUsage()
+        self.under_way = 0
         self.news = Pulse()
         self.changes: deque[Change] = deque(maxlen=_CHANGES)
         self.proof = Proof(agent.is_prompt)
@@ -108,6 +111,12 @@ class AgentWatch:
                 group.create_task(self._follow_transcripts())
         finally:
             self.close()
+
+    def count(self, counted: Counted, under_way: int) -> None:
+        """Take in what the proxy counted, of all so far."""
+        self._ledger.counted, self.under_way = counted, under_way
+        self.usage = self._ledger.usage
+        self.news.beat()
 
     def close(self) -> None:
         """Let go of what it reads. Idempotent."""
