@@ -10,7 +10,17 @@ import pytest
 
 from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.host.store import SqliteStore
-from csb_mcp.model import EgressRequest, Geometry, Limits, Sandbox, SandboxSpec, SandboxState
+from csb_mcp.model import (
+    Counted,
+    EgressRequest,
+    Geometry,
+    KeptCount,
+    Limits,
+    ModelUsage,
+    Sandbox,
+    SandboxSpec,
+    SandboxState,
+)
 
 _OF_WAY_OUT = ("allow_hosts", "secrets", "forward", "verify")
 
@@ -48,6 +58,11 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         pending=(
             EgressRequest(host="a.example", port=443, count=3, first=1.5, last=2.5, program="curl"),
         ),
+        counted=KeptCount(
+            run="r",
+            now=Counted(models={"m": ModelUsage(input=1, cache_read=2)}, answers=1),
+            before=Counted(uncounted=1, estimated=9, cut=1),
+        ),
     )
 
 
@@ -82,7 +97,7 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
         record = json.loads(db.execute("select record from sandboxes").fetchone()[0])
         for name in ("memory", "cpus", "pids", "idle_timeout", *_OF_WAY_OUT):
             del record["spec"][name]
-        for name in ("allowed_hosts", "denied_hosts", "pending"):
+        for name in ("allowed_hosts", "denied_hosts", "pending", "counted"):
             del record[name]
         db.execute("update sandboxes set record=?", (json.dumps(record),))
         db.execute("pragma user_version=1")
@@ -95,7 +110,7 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
     assert (kept.allowed_hosts, kept.denied_hosts, kept.pending) == ((), (), ())
     assert kept.spec.verify is False
     with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("pragma user_version").fetchone() == (4,)
+        assert db.execute("pragma user_version").fetchone() == (5,)
 
 
 async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Secrets:
         chosen = {name: self._known[name] for name in sandbox.spec.secrets if name in self._known}
         message = await asyncio.to_thread(_message, sandbox, folders, chosen)
         hosts = {secret.host for secret in chosen.values() if self._apis.has(secret)}
-        return {**message, "counted": sorted(hosts)}
+        return {**message, "counted": sorted(hosts)} if hosts else message
 
     def _chosen(self, sandbox: Sandbox) -> dict[str, Secret]:
         spec = sandbox.spec
