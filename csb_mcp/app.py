@@ -1,5 +1,6 @@
 """The composition root: the one place that knows every piece by its class."""
 
+import os
 from dataclasses import dataclass
 
 from csb_mcp.agents.claude import Claude
@@ -16,6 +17,7 @@ from csb_mcp.host.spool import InotifySpools
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.host.watcher import InotifyWatcher
+from csb_mcp.service.agents.needs import with_own_keys
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
 
@@ -38,11 +40,12 @@ async def build(settings: Settings) -> App:
     The folders of ``settings`` must exist. Raises StoreUnusable, HostUnable; nothing was changed
     then.
     """
+    claude = Claude()
+    agents = {claude.name: claude}
+    settings = with_own_keys(settings, agents.values(), os.environ)
     launchers = Launchers(settings.runtime_dir / "launchers", settings)
     launchers.install()
     bubblewrap = BubblewrapBackend(settings, launchers)
-    claude = Claude()
-    agents = {claude.name: claude}
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
         displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),

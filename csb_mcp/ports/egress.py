@@ -15,8 +15,8 @@ class WayOut:
     """What a network mode needs beside the payload.
 
     ``proxy`` is started beside it (None: this mode has none). ``environment`` goes to the payload:
-    placeholders of secrets, never a secret. ``warnings`` go to the record: what this mode should
-    keep apart and cannot here.
+    placeholders of secrets, or those secrets that the settings want inside. ``warnings`` go to the
+    record: what this mode should keep apart and cannot here.
     """
 
     proxy: Launch | None = None

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -492,6 +493,50 @@ async def test_what_it_is_started_with(world: World, tmp_path: Path) -> None:
         _, seed = world.prepared[own.id]
         assert seed is not None
         assert seed.files["fake.json"].endswith(b" mine")
+
+
+FAKE, OTHER = FakeAgent(), Secret(host="h.example", variable="OTHER", environment="OTHER")
+
+
+@pytest.mark.parametrize(
+    ("environ", "secrets", "found"),
+    [
+        ({"FAKE_KEY": "k"}, {}, {"FAKE_KEY": "FAKE_KEY"}),
+        ({"FAKE_KEY": "k"}, {"x": OTHER}, {"FAKE_KEY": "FAKE_KEY", "x": "OTHER"}),
+        ({"FAKE_KEY": ""}, {}, {}),
+        ({"OTHER": "k"}, {}, {}),
+        ({"FAKE_KEY": "k", "FAKE_BASE_URL": "https://elsewhere.example"}, {}, {}),
+        ({"FAKE_KEY": "k"}, {"x": replace(OTHER, variable="FAKE_KEY")}, {"x": "FAKE_KEY"}),
+    ],
+)
+def test_a_key_of_the_daemons_own(
+    world: World, environ: dict[str, str], secrets: dict[str, Secret], found: dict[str, str]
+) -> None:
+    given = needs.with_own_keys(replace(world.settings, secrets=secrets), [FAKE], environ)
+    assert {name: secret.variable for name, secret in given.secrets.items()} == found
+    if (own := given.secrets.get("FAKE_KEY")) is not None:
+        assert (own.host, own.environment, own.inside) == ("api.fake.example", "FAKE_KEY", False)
+
+
+@pytest.mark.parametrize(
+    ("network", "inside", "named"),
+    [
+        ("allowlist", False, ("k",)),
+        ("allowlist", True, ("k",)),
+        ("full", False, ()),
+        ("full", True, ("k",)),
+        ("none", True, ()),
+    ],
+)
+def test_where_there_is_no_proxy_only_a_key_that_may_be_inside(
+    world: World, network: str, inside: bool, named: tuple[str, ...]
+) -> None:
+    key = replace(OTHER, variable="FAKE_KEY", inside=inside)
+    settings = replace(world.settings, secrets={"k": key})
+    asked = SandboxSpec(project_dir=world.project, agent="fake", network=network)
+    spec = needs.with_needs(asked, FAKE, settings)
+    assert (spec.network, spec.secrets) == (network, named)
+    assert spec.allow_hosts == (FAKE.hosts if network == "allowlist" else ())
 
 
 async def test_a_task_is_proved_before_create_returns(service: Manager, world: World) -> None:

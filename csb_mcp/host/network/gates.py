@@ -65,7 +65,8 @@ class HostGates:
             raise HostUnable(f"{problem.what}: {problem.why}", hint=problem.repair)
         warnings = () if network != "host" or scopes() else (_UNSCOPED,)
         if network != "allowlist":
-            return WayOut(warnings=warnings)
+            given = await self._secrets.prepare(sandbox, folders)
+            return WayOut(environment=given, warnings=warnings)
         try:
             for path in (folders.egress, folders.gate, folders.connections):
                 path.mkdir(mode=0o700)
