@@ -1,5 +1,6 @@
 """The composition root: the one place that knows every piece by its class."""
 
+import os
 from dataclasses import dataclass
 
 from csb_mcp.agents.claude import Claude
@@ -16,6 +17,7 @@ from csb_mcp.host.spool import InotifySpools
 from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.host.watcher import InotifyWatcher
+from csb_mcp.service.agents.needs import with_own_keys
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
 
@@ -38,10 +40,12 @@ async def build(settings: Settings) -> App:
     The folders of ``settings`` must exist. Raises StoreUnusable, HostUnable; nothing was changed
     then.
     """
+    claude = Claude()
+    agents = {claude.name: claude}
+    settings = with_own_keys(settings, agents.values(), os.environ)
     launchers = Launchers(settings.runtime_dir / "launchers", settings)
     launchers.install()
     bubblewrap = BubblewrapBackend(settings, launchers)
-    claude = Claude()
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
         displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),
@@ -49,10 +53,10 @@ async def build(settings: Settings) -> App:
         limiter=HostLimiter(settings),
         keeper=DiskKeeper(settings.runtime_dir, settings.state_dir),
         watcher=InotifyWatcher(),
-        gates=HostGates(settings, launchers.path),
+        gates=HostGates(settings, launchers.path, agents.values()),
         prober=InsideProber(),
         spools=InotifySpools(),
-        agents={claude.name: claude},
+        agents=agents,
     )
     store = await SqliteStore.open(settings.state_dir / "store.db")
     service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))

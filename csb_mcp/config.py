@@ -37,7 +37,8 @@ class Secret:
     ``variable``: the environment variable inside that has its placeholder. The value is read when
     a sandbox starts, from ``file`` or from the daemon's own environment variable ``environment``;
     exactly one is given. ``authorities``: a file of certificates (PEM) to trust for that host,
-    instead of the system's.
+    instead of the system's. ``inside``: the sandbox gets the value itself, no placeholder; no proxy
+    is needed then.
     """
 
     host: str
@@ -45,6 +46,7 @@ class Secret:
     file: Path | None = None
     environment: str | None = None
     authorities: Path | None = None
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +269,9 @@ def _secrets(value: object) -> dict[str, Secret]:
 
 
 def _secret(name: str, table: object) -> Secret:
+    known: dict[str, Callable[[object], object]]
     known = {"host": normal_host, "variable": _text, "environment": _text}
-    known |= {"file": _path, "authorities": _path}
+    known |= {"file": _path, "authorities": _path, "inside": _truth}
     values = cast("dict[str, object]", table) if isinstance(table, dict) else {}
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{name}: {unknown[0]} is none of " + ", ".join(known))
@@ -294,6 +297,12 @@ def _price(name: str, table: object) -> Price:
     if len(numbers) < len(kinds) or any(not 0 <= one < _DEAREST for one in numbers):
         raise ValueError(f"{name}: each is a number of US dollars per million tokens")
     return Price(*numbers)
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # noqa: TRY004  _convert names the setting
+    return value
 
 
 def _text(value: object) -> str:

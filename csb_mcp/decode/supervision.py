@@ -13,6 +13,7 @@ from csb_mcp.model import (
     AgentUsage,
     AgentView,
     Answered,
+    Counted,
     Evidence,
     Observation,
     PromptSent,
@@ -145,6 +146,20 @@ def usage(used: AgentUsage) -> Json:
         "tool_calls": used.tool_calls,
         "turn": asdict(used.turn),
         "turn_cost": round(used.turn_cost, _DECIMALS),
+        "counted": None if used.counted is None else _counted(used.counted, used.counted_cost),
+    }
+
+
+def _counted(found: Counted, cost: float) -> Json:
+    return {
+        "models": {one_line(name, _LABEL): asdict(used) for name, used in found.models.items()},
+        "total": asdict(found.total),
+        "tokens": found.tokens,
+        "cost": round(cost, _DECIMALS),
+        "answers": found.answers,
+        "cut": found.cut,
+        "uncounted": found.uncounted,
+        "estimated": found.estimated,
     }
 
 

@@ -18,17 +18,20 @@ from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.model import (
     AgentState,
     Budget,
+    Counted,
     EgressRequest,
     Event,
     Geometry,
+    KeptCount,
     Limits,
+    ModelUsage,
     QueuedPrompt,
     Sandbox,
     SandboxSpec,
     SandboxState,
 )
 
-# 4: without what is kept of agents
+# 4: without what is kept of agents, and what a proxy counted
 # 3: without budgets; 2: without the way out; 1: without limits of memory, cpus, pids and idleness
 _VERSION = 5
 _APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
@@ -280,6 +283,7 @@ def _dump(sandbox: Sandbox) -> str:
             "allowed_hosts": list(sandbox.allowed_hosts),
             "denied_hosts": list(sandbox.denied_hosts),
             "pending": [asdict(asked) for asked in sandbox.pending],
+            "counted": None if sandbox.counted is None else asdict(sandbox.counted),
             "limits": {
                 "asked": dict(sandbox.limits.asked),
                 "enforced_by": dict(sandbox.limits.enforced_by),
@@ -310,6 +314,17 @@ def _dump(sandbox: Sandbox) -> str:
     )
 
 
+def _kept_count(data: dict[str, Any] | None) -> KeptCount | None:
+    if data is None:
+        return None
+    return KeptCount(run=data["run"], now=_counted(data["now"]), before=_counted(data["before"]))
+
+
+def _counted(data: dict[str, Any]) -> Counted:
+    models = {name: ModelUsage(**used) for name, used in data.pop("models").items()}
+    return Counted(models=models, **data)
+
+
 def _load(text: str) -> Sandbox:
     try:
         data: dict[str, Any] = json.loads(text)
@@ -331,6 +346,7 @@ def _load(text: str) -> Sandbox:
             allowed_hosts=tuple(data.pop("allowed_hosts", ())),
             denied_hosts=tuple(data.pop("denied_hosts", ())),
             pending=tuple(EgressRequest(**asked) for asked in data.pop("pending", ())),
+            counted=_kept_count(data.pop("counted", None)),
             **data,
         )
     except (ValueError, KeyError, TypeError) as error:

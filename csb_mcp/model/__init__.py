@@ -26,6 +26,7 @@ from csb_mcp.model.bounds import (
     MAX_WAIT,
 )
 from csb_mcp.model.budget import NO_BUDGET, Budget
+from csb_mcp.model.counted import Counted, KeptCount, ProxyCount, kept_with
 from csb_mcp.model.egress import (
     Ask,
     Connection,
@@ -128,6 +129,7 @@ __all__ = [
     "Condition",
     "Connection",
     "CostOver",
+    "Counted",
     "Egress",
     "EgressAsked",
     "EgressRequest",
@@ -141,6 +143,7 @@ __all__ = [
     "HookFact",
     "HostUsage",
     "Image",
+    "KeptCount",
     "KeysSent",
     "Launch",
     "Limits",
@@ -157,6 +160,7 @@ __all__ = [
     "Probe",
     "Problem",
     "PromptSent",
+    "ProxyCount",
     "Question",
     "QuestionAsked",
     "QueuedPrompt",
@@ -183,5 +187,6 @@ __all__ = [
     "Verdict",
     "Verification",
     "WaitResult",
+    "kept_with",
     "resolved",
 ]

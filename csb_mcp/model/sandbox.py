@@ -8,6 +8,7 @@ from pathlib import Path
 from csb_mcp.model.agent import AgentState
 from csb_mcp.model.bounds import DEFAULT_MEMORY, DEFAULT_PIDS
 from csb_mcp.model.budget import NO_BUDGET, Budget
+from csb_mcp.model.counted import KeptCount
 from csb_mcp.model.egress import EgressRequest
 from csb_mcp.model.screen import DEFAULT_GEOMETRY, Geometry
 
@@ -84,7 +85,8 @@ class Sandbox:
     ``unguarded`` are the protected paths (relative to the project) that did not exist at the start
     and so could not be bound read-only; ``warnings`` tell, among others, when one of them appears.
     ``allowed_hosts`` and ``denied_hosts`` are the egress rules in force, presets by their names;
-    ``pending`` are hosts that it asked for and that nobody has answered for.
+    ``pending`` are hosts that it asked for and that nobody has answered for. ``counted`` is what
+    its proxy counted of an agent's API, None if it counts none.
     """
 
     id: str
@@ -104,6 +106,7 @@ class Sandbox:
     allowed_hosts: tuple[str, ...] = ()
     denied_hosts: tuple[str, ...] = ()
     pending: tuple[EgressRequest, ...] = ()
+    counted: KeptCount | None = None
 
 
 @dataclass(frozen=True, slots=True)

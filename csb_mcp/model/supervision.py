@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from csb_mcp.model.agent import AgentFault, AgentState, Evidence, ModelUsage, Question
+from csb_mcp.model.counted import Counted
 from csb_mcp.model.sandbox import Sandbox
 from csb_mcp.model.terminal import TerminalView
 
@@ -12,11 +13,13 @@ _NOTHING = ModelUsage()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentUsage:
-    """What the agent used, by its transcripts: the sandbox's word.
+    """What the agent used, by its transcripts: the sandbox's word; and what its proxy counted.
 
     ``cost`` is in US dollars by the price table; models in ``unpriced`` are not in it, so that it
     is then the least that it can be. ``turns`` counts prompts that were submitted. ``turn`` is what
-    the last of them used so far, ``turn_cost`` its cost.
+    the last of them used so far, ``turn_cost`` its cost. ``counted``: what the egress proxy
+    saw, with requests that no transcript has; None if it counts nothing here. ``counted_cost`` is
+    its cost. What is bounded, or waited for, is the larger of the two.
     """
 
     models: Mapping[str, ModelUsage] = field(default_factory=dict[str, ModelUsage])
@@ -26,11 +29,28 @@ class AgentUsage:
     tool_calls: int = 0
     turn: ModelUsage = _NOTHING
     turn_cost: float = 0.0
+    counted: Counted | None = None
+    counted_cost: float = 0.0
 
     @property
     def total(self) -> ModelUsage:
-        """Of all models."""
+        """Of all models, by the transcripts."""
         return sum(self.models.values(), _NOTHING)
+
+    @property
+    def tokens(self) -> int:
+        """Of all kinds, by who says more."""
+        return max(self.total.total, self.counted.tokens if self.counted else 0)
+
+    @property
+    def spent(self) -> float:
+        """US dollars, by who says more."""
+        return max(self.cost, self.counted_cost)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two say something else."""
+        return self.counted is not None and self.counted.tokens != self.total.total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

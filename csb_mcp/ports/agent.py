@@ -71,7 +71,7 @@ class Agent(Protocol):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Hosts or presets that it needs; empty: it needs no network."""
+        """Hosts or presets that it needs, its API's first; empty: it needs no network."""
         ...
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from csb_mcp.model import Ask, Connection, Folders, Launch, Problem, Sandbox
+from csb_mcp.model import Ask, Connection, Folders, Launch, Problem, ProxyCount, Sandbox
 
 ClientOf = Callable[[int], str | None]
 """The program inside that a TCP port of the sandbox's loopback belongs to, if it can be seen."""
@@ -15,8 +15,8 @@ class WayOut:
     """What a network mode needs beside the payload.
 
     ``proxy`` is started beside it (None: this mode has none). ``environment`` goes to the payload:
-    placeholders of secrets, never a secret. ``warnings`` go to the record: what this mode should
-    keep apart and cannot here.
+    placeholders of secrets, or those secrets that the settings want inside. ``warnings`` go to the
+    record: what this mode should keep apart and cannot here.
     """
 
     proxy: Launch | None = None
@@ -43,6 +43,15 @@ class Gate(Protocol):
 
         After a connect, first those that the proxy remembers (at most 256 names).
         """
+        ...
+
+    @property
+    def counted(self) -> ProxyCount | None:
+        """What it counted since it started, as last told; None if it counts nothing."""
+        ...
+
+    async def counts(self) -> ProxyCount:
+        """Wait until it tells something that was not given here yet."""
         ...
 
     def close(self) -> None:

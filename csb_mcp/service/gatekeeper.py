@@ -13,7 +13,16 @@ from dataclasses import replace
 from csb_mcp.errors import CsbError, EgressFailed
 from csb_mcp.lib.hosts import normal_host
 from csb_mcp.lib.text import one_line
-from csb_mcp.model import Ask, EgressRequest, Folders, Sandbox, SandboxState, resolved
+from csb_mcp.model import (
+    Ask,
+    EgressRequest,
+    Folders,
+    ProxyCount,
+    Sandbox,
+    SandboxState,
+    kept_with,
+    resolved,
+)
 from csb_mcp.ports import ClientOf, Gate
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
@@ -28,6 +37,7 @@ _SHORTEST, _LONGEST = 0.2, 5.0  # seconds before a proxy is started anew
 _STABLE_SECONDS = 30.0  # one that lived so long has not failed because of its start
 _OPEN_SECONDS = 10.0
 _LAST_TIME = 2.0**36  # some two thousand years on
+_KEEP_SECONDS = 5.0  # between two writes of what was used
 _PROGRAM = 64  # characters of a program's name
 
 Warn = Callable[[str, str], Awaitable[None]]
@@ -63,8 +73,14 @@ class Gatekeeper:
         budget, delay, since = _Budget(), _SHORTEST, time.monotonic()
         while True:
             try:
-                await self._take(live, await _asks(live), budget)
+                asks, count = await _news(live)
+                if count is not None:
+                    await self._recount(live, count)
+                if asks:
+                    await self._take(live, asks, budget)
             except EgressFailed as error:
+                if live.gate is not None and live.gate.counted is not None:
+                    await self._recount(live, live.gate.counted)  # its last word
                 if time.monotonic() - since > _STABLE_SECONDS:
                     delay = _SHORTEST
                 _drop(live)
@@ -91,6 +107,21 @@ class Gatekeeper:
         if left_out:
             told = self._warn(live.id, "it asks for more hosts than are kept: see what it tried")
             await self._kept(told, live)
+
+    async def _recount(self, live: Live, told: ProxyCount) -> None:
+        # On disk now and then only, for its proxy knows it, too; at once if that is another one.
+        async with self._registry.lock(live.id):
+            record = self._registry.find(live.id)
+            before, kept = record.counted, kept_with(record.counted, told)
+            if kept != before:
+                record = replace(record, counted=kept)
+                self._registry.remember(record)
+            other = before is None or before.run != kept.run
+            if other or time.monotonic() - live.kept_at > _KEEP_SECONDS:
+                live.kept_at = time.monotonic()
+                await self._kept(self._registry.put(record), live)
+        if live.agent is not None:
+            live.agent.count(kept.whole, told.under_way)
 
     async def _tell(self, sandbox: str, asked: EgressRequest) -> None:
         numbers = {"port": str(asked.port), "count": str(asked.count)}
@@ -206,21 +237,26 @@ class _Budget:
         return True
 
 
-async def _asks(live: Live) -> Sequence[Ask]:
-    """What is asked for next. Raises EgressFailed, also if a call to the gate failed meanwhile."""
+async def _news(live: Live) -> tuple[Sequence[Ask], ProxyCount | None]:
+    """What is asked for next, and what was counted.
+
+    Raises EgressFailed, also if a call to the gate failed meanwhile.
+    """
     if live.gate is None:
         raise EgressFailed("it does not answer", sandbox=live.id)
     asks = asyncio.ensure_future(live.gate.asks())
+    counts = asyncio.ensure_future(live.gate.counts())
     cut = asyncio.ensure_future(live.cut.wait())
     try:
-        await asyncio.wait({asks, cut}, return_when=asyncio.FIRST_COMPLETED)
-        if asks.done():
-            return asks.result()
+        await asyncio.wait({asks, counts, cut}, return_when=asyncio.FIRST_COMPLETED)
+        if asks.done() or counts.done():
+            asked = asks.result() if asks.done() else ()
+            return asked, counts.result() if counts.done() else None
         raise EgressFailed("it did not take its rules", sandbox=live.id)
     finally:
-        for task in (asks, cut):
+        for task in (asks, counts, cut):
             task.cancel()
-        await asyncio.gather(asks, cut, return_exceptions=True)
+        await asyncio.gather(asks, counts, cut, return_exceptions=True)
 
 
 def _drop(live: Live) -> None:

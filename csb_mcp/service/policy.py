@@ -70,7 +70,9 @@ def _check_way_out(spec: SandboxSpec, settings: Settings) -> None:
 
     (Which hosts may be allowed is the business of :mod:`csb_mcp.service.rules`.)
     """
-    for field, asked in (("allow_hosts", spec.allow_hosts), ("secrets", spec.secrets)):
+    known = settings.secrets
+    by_proxy = tuple(name for name in spec.secrets if name not in known or not known[name].inside)
+    for field, asked in (("allow_hosts", spec.allow_hosts), ("secrets", by_proxy)):
         if asked and spec.network != "allowlist":
             raise InvalidInput(
                 f"only network 'allowlist' has {field}; this is {spec.network!r}",

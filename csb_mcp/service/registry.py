@@ -37,7 +37,8 @@ class Live:
     ``display`` or ``helper`` is None if it did not answer when a restarted daemon adopted the
     sandbox; ``gate``, if its network has no proxy, or while that is away. ``asked`` beats when its
     egress requests changed; ``cut`` is set if the gate failed in a call; ``once`` tells when a host
-    and port were last let through for one connection. ``agent``: what its agent does, if it has one
+    and port were last let through for one connection. ``kept_at``: when what its proxy counted was
+    last put on disk. ``agent``: what its agent does, if it has one
     that is understood. ``ending``: it is on its way down, and what
     fails now fails because of that. ``ended`` is set once nothing runs any more; ``last_rows`` is
     then what the terminal showed.
@@ -53,6 +54,7 @@ class Live:
     asked: Pulse = field(default_factory=Pulse)
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     agent: AgentWatch | None = None
+    kept_at: float = 0.0
     once: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
     ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -72,10 +72,12 @@ class Supervision(Console):
         return PromptSent(proof="", retried=False, cursor=cursor, waited=0.0, queued=True)
 
     async def _usage_of(self, record: Sandbox) -> AgentUsage:
-        """That of an agent which is watched no more."""
+        """That of an agent which is watched no more; of a shell, what its proxy counted."""
         text = await self._registry.store.memory(record.id)
         memory = None if text is None else from_text(text)
-        return AgentUsage() if memory is None else Ledger(self._settings.prices, memory.books).usage
+        books, kept = None if memory is None else memory.books, record.counted
+        whole = None if kept is None else kept.whole
+        return Ledger(self._settings.prices, books, whole).usage
 
     async def answer(
         self, sandbox: str, question: str, option: str, *, text: str | None

@@ -20,12 +20,15 @@ from csb_mcp.lib.pulse import Pulse
 from csb_mcp.model import (
     Ask,
     Connection,
+    Counted,
     Event,
     Folders,
     HostUsage,
     Launch,
+    ModelUsage,
     Outcome,
     Probe,
+    ProxyCount,
     Rows,
     Sandbox,
     SandboxUsage,
@@ -50,6 +53,14 @@ class Proxy:
         self.deaf = False  # it answers no more, and goes on by its old rules
         self.dead = asyncio.Event()
         self.gates: list[Gate] = []
+        self.used: ProxyCount | None = None
+
+    def use(self, tokens: int, run: str = "first", under_way: int = 0, **more: Any) -> None:
+        """So much was used since it started, all of it output of one model."""
+        counted = Counted(models={"model-a-1": ModelUsage(output=tokens)}, **more)
+        self.used = ProxyCount(run=run, counted=counted, under_way=under_way)
+        for gate in self.gates:
+            gate.recounted.set()
 
     def ask(self, host: str, count: int = 1, port: int = 443, **more: Any) -> None:
         """A host is asked for."""
@@ -74,7 +85,20 @@ class Gate:
         self.proxy = proxy
         self.asked = list(proxy.remembered)
         self.news = Pulse()
+        self.recounted = asyncio.Event()
+        if proxy.used is not None:
+            self.recounted.set()
         proxy.gates[:] = [self]
+
+    @property
+    def counted(self) -> ProxyCount | None:
+        return self.proxy.used
+
+    async def counts(self) -> ProxyCount:
+        await self.recounted.wait()
+        self.recounted.clear()
+        assert self.proxy.used is not None
+        return self.proxy.used
 
     async def _answer(self) -> None:
         if self.proxy.dead.is_set():

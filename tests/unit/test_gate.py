@@ -20,11 +20,23 @@ from csb_mcp.host.backends import clients
 from csb_mcp.host.network.gate import LINE_BYTES, ProxyGate, meet
 from csb_mcp.host.network.gates import HostGates
 from csb_mcp.host.network.log import last_connections
-from csb_mcp.model import Folders, Sandbox, SandboxSpec, SandboxState, Verdict
+from csb_mcp.model import Folders, ModelUsage, Sandbox, SandboxSpec, SandboxState, Verdict
 from csb_mcp.ports import ClientOf
 
 HELLO: dict[str, Any] = {"hello": 1, "asked": []}
 ASKED = {"host": "a.test", "port": 443, "count": 2, "time": 5.0}
+M = {"input": 1, "output": 2, "cache_creation": 3, "cache_read": 4}
+USED: dict[str, Any] = {
+    "used": {
+        "run": "a",
+        "models": {"m": M},
+        "answers": 1,
+        "uncounted": 2,
+        "estimated": 5,
+        "cut": 1,
+        "open": 3,
+    }
+}
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -87,6 +99,31 @@ async def test_requests_answers_and_asks(short_dir: Path) -> None:
             await gate.allow_once("a.test", 443)
 
 
+async def test_what_was_counted_is_told_from_the_start_and_then_anew(short_dir: Path) -> None:
+    go = asyncio.Event()
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(line(HELLO | USED))
+        await go.wait()
+        writer.write(line({"used": USED["used"] | {"answers": 7}}))
+
+    async with proxy(short_dir, script) as gate:
+        told = await gate.counts()
+        assert gate.counted == told
+        assert (told.run, told.under_way, told.counted.answers) == ("a", 3, 1)
+        assert told.counted.total == ModelUsage(input=1, output=2, cache_creation=3, cache_read=4)
+        assert told.counted.tokens == 15
+        waiting = asyncio.create_task(gate.counts())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        go.set()
+        assert (await waiting).counted.answers == 7
+        with contextlib.suppress(EgressFailed):  # its last word may be given once more
+            await gate.counts()
+        with pytest.raises(EgressFailed):
+            await gate.counts()
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -94,6 +131,11 @@ async def test_requests_answers_and_asks(short_dir: Path) -> None:
         b"[1]\n",
         b'{"hello":2}\n',
         b'{"hello":1,"asked":7}\n',
+        b'{"hello":1,"asked":[],"used":7}\n',
+        line(HELLO | {"used": USED["used"] | {"run": ""}}),
+        line(HELLO | {"used": USED["used"] | {"answers": -1}}),
+        line(HELLO | {"used": USED["used"] | {"models": {"m": {"input": 1}}}}),
+        line(HELLO | {"used": USED["used"] | {"models": dict.fromkeys(map(str, range(99)), M)}}),
         b'{"hello":1,"asked":[{"host":"10.0.0.1","port":443,"count":1,"time":0}]}\n',
         b'{"hello":1,"asked":[{"host":"a.test","port":0,"count":1,"time":0}]}\n',
         b"[" * 100_000 + b"\n",

@@ -142,14 +142,15 @@ def test_what_is_not_there_is_refused_by_field(
     [
         {"network": "none"},
         {"network": "allowlist", "allow_hosts": ("a.org", "github"), "secrets": ("token",)},
-        {"network": "full", "forward": ("gh",)},
+        {"network": "full", "forward": ("gh",), "secrets": ("open",)},
         {"network": "host"},
     ],
 )
 def test_what_the_settings_allow_passes_and_a_narrower_bound_holds(
     settings: Settings, spec: dict[str, Any]
 ) -> None:
-    wide = replace(settings, max_network="host", secrets={"token": TOKEN}, forward=("gh",))
+    secrets = {"token": TOKEN, "open": replace(TOKEN, inside=True)}
+    wide = replace(settings, max_network="host", secrets=secrets, forward=("gh",))
     asked = SandboxSpec(project_dir=Path("/p"), **spec)
     check_spec(asked, wide, ("bubblewrap",))
     if spec["network"] != "none":

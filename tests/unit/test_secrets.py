@@ -23,7 +23,7 @@ from csb_mcp.config import Secret, Settings
 from csb_mcp.errors import CsbError, EgressFailed, HostUnable, InvalidInput
 from csb_mcp.host.network.authority import make_authority, make_leaf
 from csb_mcp.host.network.proxy import tls
-from csb_mcp.host.network.secrets import Secrets
+from csb_mcp.host.network.secrets import Apis, Secrets
 from csb_mcp.model import Folders, Sandbox, SandboxSpec, SandboxState
 
 VALUE = "sk-0123456789-the-value"
@@ -256,6 +256,50 @@ async def test_what_cannot_be_asked_for(tmp_path: Path, folders: Folders) -> Non
     with pytest.raises(InvalidInput) as caught:
         await twice.prepare(sandbox(tmp_path, "nope"), folders)
     assert caught.value.choices == ("api", "other")
+
+
+async def test_one_that_is_wanted_inside_is_given_to_that_sandbox_and_to_no_proxy(
+    tmp_path: Path, folders: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    open_one = replace(SECRET, variable="OPEN", inside=True)
+    secrets = made(tmp_path, api=SECRET, open=open_one)
+    alone = sandbox(tmp_path, "open", network="full")
+    assert await secrets.prepare(alone, folders) == {"OPEN": VALUE}
+    assert await secrets.message(alone, folders) is None
+    assert not folders.gate.exists()
+    both = sandbox(tmp_path, "open", "api")
+    given = await secrets.prepare(both, folders)
+    assert given["OPEN"] == VALUE
+    assert given["API_KEY"].startswith("csb-secret-api-")
+    message = await secrets.message(both, folders)
+    assert message is not None
+    assert [item["placeholder"] for item in message["secrets"]] == [given["API_KEY"]]
+    for path in folders.gate.iterdir():
+        assert VALUE not in path.read_text()
+    assert VALUE not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("apis", "counted"),
+    [
+        (Apis(), None),
+        (Apis(hosts=frozenset({HOST})), [HOST]),
+        (Apis(variables=frozenset({"API_KEY"})), [HOST]),
+        (Apis(frozenset({"other.example"}), frozenset({"OTHER"})), None),
+    ],
+)
+async def test_the_proxy_is_told_which_host_is_an_api(
+    tmp_path: Path, folders: Folders, apis: Apis, counted: list[str] | None
+) -> None:
+    secrets = made(tmp_path, api=SECRET)
+    secrets._apis = apis  # pyright: ignore[reportPrivateUsage]
+    asked = sandbox(tmp_path, "api")
+    await secrets.prepare(asked, folders)
+    message = await secrets.message(asked, folders)
+    assert message is not None
+    assert message.get("counted") == counted
+    assert tls.entries(message)[HOST].counted == (counted is not None)
 
 
 async def test_making_them_does_not_hold_up_the_loop_for_long(

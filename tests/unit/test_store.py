@@ -11,7 +11,17 @@ import pytest
 
 from csb_mcp.errors import Conflict, StoreUnusable
 from csb_mcp.host.store import SqliteStore
-from csb_mcp.model import EgressRequest, Geometry, Limits, Sandbox, SandboxSpec, SandboxState
+from csb_mcp.model import (
+    Counted,
+    EgressRequest,
+    Geometry,
+    KeptCount,
+    Limits,
+    ModelUsage,
+    Sandbox,
+    SandboxSpec,
+    SandboxState,
+)
 
 _OF_WAY_OUT = ("allow_hosts", "secrets", "forward", "verify")
 
@@ -49,6 +59,11 @@ def sandbox(made: str = "a1234567", name: str | None = None) -> Sandbox:
         pending=(
             EgressRequest(host="a.example", port=443, count=3, first=1.5, last=2.5, program="curl"),
         ),
+        counted=KeptCount(
+            run="r",
+            now=Counted(models={"m": ModelUsage(input=1, cache_read=2)}, answers=1),
+            before=Counted(uncounted=1, estimated=9, cut=1),
+        ),
     )
 
 
@@ -83,7 +98,7 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
         record = json.loads(db.execute("select record from sandboxes").fetchone()[0])
         for name in ("memory", "cpus", "pids", "idle_timeout", *_OF_WAY_OUT):
             del record["spec"][name]
-        for name in ("allowed_hosts", "denied_hosts", "pending"):
+        for name in ("allowed_hosts", "denied_hosts", "pending", "counted"):
             del record[name]
         db.execute("update sandboxes set record=?", (json.dumps(record),))
         db.execute("pragma user_version=1")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +495,50 @@ async def test_what_it_is_started_with(world: World, tmp_path: Path) -> None:
         assert seed.files["fake.json"].endswith(b" mine")
 
 
+FAKE, OTHER = FakeAgent(), Secret(host="h.example", variable="OTHER", environment="OTHER")
+
+
+@pytest.mark.parametrize(
+    ("environ", "secrets", "found"),
+    [
+        ({"FAKE_KEY": "k"}, {}, {"FAKE_KEY": "FAKE_KEY"}),
+        ({"FAKE_KEY": "k"}, {"x": OTHER}, {"FAKE_KEY": "FAKE_KEY", "x": "OTHER"}),
+        ({"FAKE_KEY": ""}, {}, {}),
+        ({"OTHER": "k"}, {}, {}),
+        ({"FAKE_KEY": "k", "FAKE_BASE_URL": "https://elsewhere.example"}, {}, {}),
+        ({"FAKE_KEY": "k"}, {"x": replace(OTHER, variable="FAKE_KEY")}, {"x": "FAKE_KEY"}),
+    ],
+)
+def test_a_key_of_the_daemons_own(
+    world: World, environ: dict[str, str], secrets: dict[str, Secret], found: dict[str, str]
+) -> None:
+    given = needs.with_own_keys(replace(world.settings, secrets=secrets), [FAKE], environ)
+    assert {name: secret.variable for name, secret in given.secrets.items()} == found
+    if (own := given.secrets.get("FAKE_KEY")) is not None:
+        assert (own.host, own.environment, own.inside) == ("api.fake.example", "FAKE_KEY", False)
+
+
+@pytest.mark.parametrize(
+    ("network", "inside", "named"),
+    [
+        ("allowlist", False, ("k",)),
+        ("allowlist", True, ("k",)),
+        ("full", False, ()),
+        ("full", True, ("k",)),
+        ("none", True, ()),
+    ],
+)
+def test_where_there_is_no_proxy_only_a_key_that_may_be_inside(
+    world: World, network: str, inside: bool, named: tuple[str, ...]
+) -> None:
+    key = replace(OTHER, variable="FAKE_KEY", inside=inside)
+    settings = replace(world.settings, secrets={"k": key})
+    asked = SandboxSpec(project_dir=world.project, agent="fake", network=network)
+    spec = needs.with_needs(asked, FAKE, settings)
+    assert (spec.network, spec.secrets) == (network, named)
+    assert spec.allow_hosts == (FAKE.hosts if network == "allowlist" else ())
+
+
 async def test_a_task_is_proved_before_create_returns(service: Manager, world: World) -> None:
     async def inside_of_it() -> None:
         await eventually(lambda: registry(service).live)
@@ -598,6 +643,75 @@ async def test_a_shell_has_no_budget(service: Manager, world: World) -> None:
     with pytest.raises(Conflict, match="no agent"):
         await service.resume(shell, Budget(max_turns=1))
     assert (await service.resume(shell)).state is SandboxState.RUNNING
+
+
+# --- what the proxy counted
+
+
+async def test_a_forged_transcript_is_noticed_and_the_budget_holds(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csb_mcp.service.agents.comparison.SETTLED_SECONDS", 0.1)
+    budget = Budget(max_tokens=10_000, max_cost=0.09)
+    inside = await made(service, world, network="allowlist", budget=budget)
+    inside.news.append(Transcript(messages=(message(5),)))  # it says
+    world.proxies[inside.id].use(5000)
+    await eventually(lambda: registry(service).find(inside.id).warnings)
+    (event,) = [e for e in await happened(service, inside.id) if e.kind == "usage_differs"]
+    assert (event.data["counted"], event.data["transcript"]) == ("5000", "5")
+    assert "differ" in registry(service).find(inside.id).warnings[0]
+    used = (await service.observe(inside.id, cursor=None)).usage
+    assert (used.total.total, used.tokens, used.differs) == (5, 5000, True)
+    assert used.counted_cost == pytest.approx(0.05)
+    assert registry(service).find(inside.id).state is SandboxState.RUNNING
+    assert (await inside.waited(TokensOver(4000))).matches[0].evidence == "5000 tokens"
+
+    world.proxies[inside.id].use(9000, uncounted=1, estimated=200)
+    await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+    with pytest.raises(Conflict, match="max_cost"):
+        await service.resume(inside.id)
+    await service.resume(inside.id, Budget(max_cost=1.0))
+    world.proxies[inside.id].use(9900, uncounted=1, estimated=200)
+    await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+    assert (await inside.kinds()).count("usage_differs") == 1
+
+
+async def test_a_transcript_that_is_as_the_proxy_counts_is_no_news(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csb_mcp.service.agents.comparison.SETTLED_SECONDS", 0.05)
+    inside = await made(service, world, network="allowlist")
+    world.proxies[inside.id].use(5000, under_way=1)
+    await eventually(lambda: inside.watch.usage.tokens == 5000)
+    await asyncio.sleep(0.3)  # it is ahead, while an answer is under way
+    inside.news.append(Transcript(messages=(message(5000),)))
+    await eventually(lambda: not inside.watch.usage.differs)
+    world.proxies[inside.id].use(5000)
+    await asyncio.sleep(0.3)
+    assert "usage_differs" not in await inside.kinds()
+
+
+async def test_a_count_outlives_proxies_daemons_and_transcripts(world: World) -> None:
+    async with world.service() as service:
+        budget = Budget(max_tokens=1000)
+        inside = await made(service, world, network="allowlist", budget=budget)
+        world.proxies[inside.id].use(300, run="first")
+        await eventually(lambda: inside.watch.usage.tokens == 300)
+        world.proxies[inside.id].use(400, run="first")
+        world.proxies[inside.id].die()
+        await eventually(lambda: inside.live.gate is not None and world.restarts == 1)
+        assert inside.watch.usage.tokens == 400
+        world.proxies[inside.id].use(50, run="second")
+        await eventually(lambda: inside.watch.usage.tokens == 450)
+    world.proxies[inside.id].use(500, run="second")
+    async with world.service() as service:
+        inside = Inside(service, world, inside.id)  # and nothing is left in its transcripts
+        await eventually(lambda: inside.watch.usage.tokens == 900)
+        world.proxies[inside.id].use(650, run="second")
+        await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+        await service.stop(inside.id)
+        used = (await service.observe(inside.id, cursor=None)).usage
+        assert (used.tokens, used.total.total) == (1050, 0)
 
 
 # --- stuck

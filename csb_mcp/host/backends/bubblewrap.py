@@ -205,7 +205,7 @@ class BubblewrapBackend:
             "status": folders.status,
             "messages": _messages(folders),
         } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
-        options |= {"authority": folders.authority} if spec.secrets else {}
+        options |= {"authority": folders.authority} if folders.authority.exists() else {}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         launcher = str(self._launchers.path("bubblewrap"))
         return (launcher, *words, *more, str(spec.project_dir), "--", *command)

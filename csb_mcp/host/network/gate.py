@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from csb_mcp.errors import DeadlineExceeded, EgressFailed
+from csb_mcp.host.network.counts import count_of
 from csb_mcp.lib.hosts import normal_host
-from csb_mcp.model import Ask
+from csb_mcp.model import Ask, ProxyCount
 from csb_mcp.ports import ClientOf
 
 LINE_BYTES = 1 << 20
@@ -38,6 +39,8 @@ class ProxyGate:
         self._asks: list[Ask] = []
         self._asked = asyncio.Event()
         self._answers: list[asyncio.Future[None]] = []
+        self._count: ProxyCount | None = None
+        self._recounted = asyncio.Event()
         self._gone = False
         self._look_at = 0.0  # loop time
         self._listening = asyncio.create_task(self._listen())
@@ -59,6 +62,21 @@ class ProxyGate:
             await self._asked.wait()
         found, self._asks = self._asks, []
         return found
+
+    @property
+    def counted(self) -> ProxyCount | None:
+        """See :class:`~csb_mcp.ports.Gate`."""
+        return self._count
+
+    async def counts(self) -> ProxyCount:
+        """See :class:`~csb_mcp.ports.Gate`."""
+        while self._count is None or not self._recounted.is_set():
+            if self._gone:
+                raise self._failed("the egress proxy went away")
+            self._recounted.clear()
+            await self._recounted.wait()
+        self._recounted.clear()
+        return self._count
 
     def close(self) -> None:
         """See :class:`~csb_mcp.ports.Gate`."""
@@ -94,7 +112,9 @@ class ProxyGate:
             self._end()
 
     async def _take(self, message: Mapping[str, Any]) -> None:
-        if isinstance(message.get("asked"), dict):
+        if "used" in message:
+            self.recount(message["used"])
+        elif isinstance(message.get("asked"), dict):
             await self._note(cast("Mapping[str, Any]", message["asked"]))
         elif message.keys() & {"done", "error"} and self._answers:
             done = self._answers.pop(0)
@@ -139,8 +159,14 @@ class ProxyGate:
             self._asks.append(ask)
         self._asked.set()
 
+    def recount(self, used: object) -> None:
+        """Keep what was counted. Raises ValueError if it is malformed."""
+        self._count = count_of(used)
+        self._recounted.set()
+
     def _end(self) -> None:
         self._gone = True
+        self._recounted.set()
         self._writer.close()
         self._asked.set()
         for done in self._answers:
@@ -172,6 +198,8 @@ async def meet(
         gate = ProxyGate(reader, writer, sandbox, client_of)
         for asked in cast("list[Any]", hello.get("asked") or [])[:_ASKS]:
             gate.remember(asked)
+        if "used" in hello:
+            gate.recount(hello["used"])
     except TimeoutError:
         writer.close()
         raise DeadlineExceeded("the egress proxy did not answer in time") from None

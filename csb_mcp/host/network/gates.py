@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from csb_mcp.config import NETWORKS, Settings
@@ -14,22 +14,27 @@ from csb_mcp.host.distribution import here
 from csb_mcp.host.launchers import find_tool
 from csb_mcp.host.network.gate import LINE_BYTES, meet
 from csb_mcp.host.network.log import last_connections
-from csb_mcp.host.network.secrets import Secrets
+from csb_mcp.host.network.secrets import Apis, Secrets
 from csb_mcp.lib.landlock import scopes
-from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox
-from csb_mcp.ports import ClientOf, Gate, WayOut
+from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox, resolved
+from csb_mcp.ports import Agent, ClientOf, Gate, WayOut
 
 TUN = Path("/dev/net/tun")
 _PAUSE_SECONDS = 0.002
 
 
 class HostGates:
-    """See :class:`~csb_mcp.ports.Gates`. ``launcher``: absolute path of a launcher by its name."""
+    """See :class:`~csb_mcp.ports.Gates`. ``launcher``: absolute path of a launcher by its name.
 
-    def __init__(self, settings: Settings, launcher: Callable[[str], Path]) -> None:
+    Of ``agents`` it must know where their APIs are, to have counted there what is used.
+    """
+
+    def __init__(
+        self, settings: Settings, launcher: Callable[[str], Path], agents: Iterable[Agent] = ()
+    ) -> None:
         self._settings = settings
         self._launcher = launcher
-        self._secrets = Secrets(settings)
+        self._secrets = Secrets(settings, _apis(agents))
 
     def problems(self) -> Sequence[Problem]:
         """See :class:`~csb_mcp.ports.Gates`."""
@@ -60,7 +65,8 @@ class HostGates:
             raise HostUnable(f"{problem.what}: {problem.why}", hint=problem.repair)
         warnings = () if network != "host" or scopes() else (_UNSCOPED,)
         if network != "allowlist":
-            return WayOut(warnings=warnings)
+            given = await self._secrets.prepare(sandbox, folders)
+            return WayOut(environment=given, warnings=warnings)
         try:
             for path in (folders.egress, folders.gate, folders.connections):
                 path.mkdir(mode=0o700)
@@ -91,6 +97,13 @@ class HostGates:
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         """See :class:`~csb_mcp.ports.Gates`."""
         return last_connections(folders.connections, limit)
+
+
+def _apis(agents: Iterable[Agent]) -> Apis:
+    every = tuple(agents)
+    hosts = (host for agent in every for host in resolved(agent.hosts))
+    variables = (variable for agent in every for variable in agent.key_variables)
+    return Apis(frozenset(hosts), frozenset(variables))
 
 
 async def _connected(path: Path, sandbox: Sandbox, deadline: float) -> socket.socket:

@@ -1,8 +1,9 @@
-"""Secrets on the daemon's side: read, stood in for, and handed to the proxy; never to a sandbox.
+"""Secrets on the daemon's side: read, stood in for, and handed to the proxy, not to a sandbox.
 
 A sandbox with secrets has in ``folders.gate``: ``authority.pem`` (trusted inside),
 ``authority.key`` and ``placeholders.json`` (name of a secret to its placeholder). No value is ever
-written anywhere; each is read anew when a proxy needs it.
+written anywhere; each is read anew when a proxy needs it. Those that the settings want inside go
+into the payload's environment instead, and no proxy knows them.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import re
 import secrets as random
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,11 +36,27 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL_OWN = ("UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "IFS")
 
 
+@dataclass(frozen=True, slots=True)
+class Apis:
+    """How to know agents' APIs, whose answers are counted: by host, or by what takes their key."""
+
+    hosts: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
+
+    def has(self, secret: Secret) -> bool:
+        """Whether it is a key to one."""
+        return secret.host in self.hosts or secret.variable in self.variables
+
+
+_NO_APIS = Apis()
+
+
 class Secrets:
     """What the settings name as secrets, for one sandbox at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, apis: Apis = _NO_APIS) -> None:
         self._known = settings.secrets
+        self._apis = apis
 
     def problems(self) -> Sequence[Problem]:
         """Secrets of the settings that cannot be read as they are."""
@@ -55,6 +73,8 @@ class Secrets:
     async def prepare(self, sandbox: Sandbox, folders: Folders) -> Mapping[str, str]:
         """Make authority and placeholders; variable to placeholder, for the payload's environment.
 
+        (To the value itself where the settings say ``inside``.)
+
         Raises InvalidInput (a name that the settings do not have, two secrets in one variable),
         HostUnable (a value cannot be read, or could be read by others).
         """
@@ -69,16 +89,17 @@ class Secrets:
         A secret that cannot be had any more is left out, and the log says why: its host then gets
         the placeholder. Raises EgressFailed if the sandbox's own files are gone.
         """
-        if not sandbox.spec.secrets:
+        known = self._known
+        names = [n for n in sandbox.spec.secrets if n not in known or not known[n].inside]
+        if not names:
             return None
-        chosen = {name: self._known[name] for name in sandbox.spec.secrets if name in self._known}
-        return await asyncio.to_thread(_message, sandbox, folders, chosen)
+        chosen = {name: known[name] for name in names if name in known}
+        message = await asyncio.to_thread(_message, sandbox, folders, names, chosen)
+        hosts = {secret.host for secret in chosen.values() if self._apis.has(secret)}
+        return {**message, "counted": sorted(hosts)} if hosts else message
 
     def _chosen(self, sandbox: Sandbox) -> dict[str, Secret]:
         spec = sandbox.spec
-        if spec.network != "allowlist":
-            why = f"secrets are put in by the proxy, and network {spec.network} has none"
-            raise InvalidInput(why, field="secrets", hint="ask for network allowlist")
         chosen: dict[str, Secret] = {}
         for name in spec.secrets:
             if name not in self._known:
@@ -89,6 +110,9 @@ class Secrets:
                     hint=f"name it in the settings file, as [secrets.{name}]",
                 )
             chosen[name] = self._known[name]
+        if spec.network != "allowlist" and not all(one.inside for one in chosen.values()):
+            why = f"secrets are put in by the proxy, and network {spec.network} has none"
+            raise InvalidInput(why, field="secrets", hint="ask for network allowlist")
         _check_variables(chosen, spec.env)
         return chosen
 
@@ -108,12 +132,17 @@ def _check_variables(chosen: Mapping[str, Secret], env: Mapping[str, str]) -> No
 def _prepare(sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]) -> Mapping[str, str]:
     from csb_mcp.host.network.authority import make_authority  # noqa: PLC0415 - slow, see there
 
+    given: dict[str, str] = {}
     for name, secret in chosen.items():
-        _value(name, secret, sandbox.spec.project_dir)
+        given[name] = _value(name, secret, sandbox.spec.project_dir)
         _authorities(name, secret)
-    hosts = sorted({secret.host for secret in chosen.values()})
+    placeholders = {name: _placeholder(name) for name, one in chosen.items() if not one.inside}
+    given |= placeholders
+    variables = {secret.variable: given[name] for name, secret in chosen.items()}
+    if not placeholders:
+        return variables
+    hosts = sorted({chosen[name].host for name in placeholders})
     certificate, key = make_authority(sandbox.id, hosts)
-    placeholders = {name: _placeholder(name) for name in chosen}
     try:
         _make_gate(folders.gate, sandbox.uid)
         _write(folders.gate, folders.authority.name, certificate, 0o644)
@@ -122,12 +151,12 @@ def _prepare(sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]) -
     except OSError as error:
         why = f"{error.filename or folders.gate} cannot be written: {error.strerror}"
         raise HostUnable(why) from error
-    return {secret.variable: placeholders[name] for name, secret in chosen.items()}
+    return variables
 
 
 def _message(
-    sandbox: Sandbox, folders: Folders, chosen: Mapping[str, Secret]
-) -> dict[str, Any] | None:
+    sandbox: Sandbox, folders: Folders, names: Sequence[str], chosen: Mapping[str, Secret]
+) -> dict[str, Any]:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as the next one
 
     from csb_mcp.host.network.authority import make_leaf  # noqa: PLC0415 - slow, see there
@@ -142,7 +171,7 @@ def _message(
     except (OSError, ValueError, TypeError, RecursionError, UnsupportedAlgorithm) as error:
         why = f"its authority or placeholders cannot be read: {type(error).__name__}"
         raise EgressFailed(why, sandbox=sandbox.id, hint="make it anew") from error
-    for name in sandbox.spec.secrets:
+    for name in names:
         try:
             secret, placeholder = chosen[name], placeholders[name]
             value = _value(name, secret, sandbox.spec.project_dir)

@@ -22,7 +22,7 @@ def _used(watch: AgentWatch) -> Mapping[str, float]:
     usage = watch.usage
     # A turn that goes on may end: it was within the budget when it began.
     over = usage.turns - watch.in_turn
-    return {"max_tokens": usage.total.total, "max_cost": usage.cost, "max_turns": over}
+    return {"max_tokens": usage.tokens, "max_cost": usage.spent, "max_turns": over}
 
 
 def used_up(watch: AgentWatch, budget: Budget) -> str:

@@ -10,6 +10,7 @@ from csb_mcp.model import (
     AgentFault,
     AgentState,
     AgentView,
+    Counted,
     Evidence,
     HookFact,
     Rows,
@@ -103,6 +104,11 @@ class Judge:
             self.turns.written()
         if evidence is not None:
             self._transcript = kept(self._transcript, evidence)
+
+    def count(self, counted: Counted) -> None:
+        """Take in what the proxy counted, of all so far."""
+        self._ledger.counted = counted
+        self.usage = self._ledger.usage
 
     def caught_up(self) -> None:
         """All that was written before this daemon's time was given."""

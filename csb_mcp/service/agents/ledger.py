@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from csb_mcp.config import Price
 from csb_mcp.lib.text import one_line
-from csb_mcp.model import AgentUsage, Message, ModelUsage
+from csb_mcp.model import AgentUsage, Counted, Message, ModelUsage
 
 DATED = "2025-11"
 """When the built-in prices were looked up."""
@@ -22,6 +22,7 @@ _MILLION = 1e6
 _MODELS = 16  # told apart; a model's name is the sandbox's word
 _NAME = 80
 _NOTHING = ModelUsage()
+_UNCOUNTED = Counted()
 
 
 def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:
@@ -54,11 +55,20 @@ class Books:
 
 
 class Ledger:
-    """Adds up messages. ``prompts`` by hooks and by transcripts: the larger number is believed."""
+    """Adds up messages. ``prompts`` by hooks and by transcripts: the larger number is believed.
 
-    def __init__(self, prices: Mapping[str, Price], books: Books | None = None) -> None:
+    ``counted``: what the proxy saw, if it counts.
+    """
+
+    def __init__(
+        self,
+        prices: Mapping[str, Price],
+        books: Books | None = None,
+        counted: Counted | None = None,
+    ) -> None:
         books = books or Books()
         self._prices = prices
+        self.counted = counted
         self._models = dict(books.models)
         self._turn = dict(books.turn)
         self._tool_calls = books.tool_calls
@@ -97,11 +107,19 @@ class Ledger:
         priced = ((used, price_of(name, self._prices)) for name, used in book.items())
         return sum(cost(used, price) for used, price in priced if price is not None)
 
+    def _counted_cost(self, counted: Counted) -> float:
+        """What was only estimated may have been the dearest."""
+        priced = (price_of(name, self._prices) for name in counted.models)
+        dearest = max((price.output for price in priced if price is not None), default=0.0)
+        return self._cost(counted.models) + counted.estimated * dearest / _MILLION
+
     @property
     def usage(self) -> AgentUsage:
         """As it stands."""
         models = {name: used for name, used in self._models.items() if used.total}
-        unpriced = (name for name in models if price_of(name, self._prices) is None)
+        counted = self.counted or _UNCOUNTED
+        every = dict.fromkeys((*models, *counted.models))
+        unpriced = (name for name in every if price_of(name, self._prices) is None)
         return AgentUsage(
             models=models,
             cost=self._cost(self._models),
@@ -110,6 +128,8 @@ class Ledger:
             tool_calls=self._tool_calls,
             turn=sum(self._turn.values(), _NOTHING),
             turn_cost=self._cost(self._turn),
+            counted=self.counted,
+            counted_cost=self._counted_cost(counted),
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from csb_mcp.ports import Agent
 from csb_mcp.service.agents.budgets import WARN, shares
 from csb_mcp.service.agents.budgets import told as told_of
 from csb_mcp.service.agents.chronicle import Chronicle
+from csb_mcp.service.agents.comparison import Comparison
 from csb_mcp.service.agents.memory import Memory, as_text, from_text
 from csb_mcp.service.agents.queue import Queue
 from csb_mcp.service.agents.speaker import speak
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 SPOOL = ".csb/spool"
 """Where agents' hooks write, below the home."""
 _LAST_SECONDS = 2.0  # for what its transcripts say at its end
+_DIFFERS = "its transcript and its proxy's count of tokens differ: see its usage"
 
 
 class Acts(Protocol):
@@ -70,6 +73,8 @@ class Supervisor(Core):
             _log.warning("sandbox %s: its agent is not watched: %s", live.id, error)
             return []
         live.agent = watch = self._watch(live, sandbox, agent, home)
+        if sandbox.counted is not None:
+            watch.count(sandbox.counted.whole, 0)
         return [
             self._run(watch, home),
             self._tell(live, watch),
@@ -102,13 +107,14 @@ class Supervisor(Core):
 
     async def _tell(self, live: Live, watch: AgentWatch) -> None:
         """Apart from the watch: a disk or a lock that is busy does not keep it from seeing."""
-        chronicle = Chronicle(self._events, live.id, watch)
+        chronicle, comparison = Chronicle(self._events, live.id, watch), Comparison()
         while True:
             seen = watch.news.count
             try:
                 await self._record(live, watch)
                 await chronicle.keep()
                 await self._keep_budget(live, watch)
+                await self._compare(live, watch, comparison)
             except CsbError as error:  # the disk is full, say
                 _log.warning("sandbox %s: its agent's state is not kept: %s", live.id, error)
             await watch.news.beyond(seen)
@@ -152,6 +158,14 @@ class Supervisor(Core):
                     live.id, f"paused: {words}; resume it with a higher {name}, or stop it"
                 )
         await self._warn_unpriced(live, watch, budget)
+
+    async def _compare(self, live: Live, watch: AgentWatch, comparison: Comparison) -> None:
+        """Told once: of the same sandbox, by an earlier daemon, too."""
+        found = comparison.look(watch.usage, watch.under_way, time.monotonic())
+        if found is None or _DIFFERS in self._registry.find(live.id).warnings:
+            return
+        await self._events.publish(live.id, "usage_differs", **found)
+        await self._acts.warn(live.id, _DIFFERS)
 
     async def _warn_unpriced(self, live: Live, watch: AgentWatch, budget: Budget) -> None:
         if budget.max_cost is not None and watch.usage.unpriced:

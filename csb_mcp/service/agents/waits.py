@@ -57,9 +57,9 @@ def _holds(watch: AgentWatch, condition: AgentCondition, base: int) -> str | Non
             ended = view.finished > base
             return f"{view.finished - base} ended; now {view.state.value}" if ended else None
         case TokensOver(tokens):
-            return f"{usage.total.total} tokens" if usage.total.total > tokens else None
+            return f"{usage.tokens} tokens" if usage.tokens > tokens else None
         case CostOver(cost):
-            return f"{usage.cost:.4f} US dollars" if usage.cost > cost else None
+            return f"{usage.spent:.4f} US dollars" if usage.spent > cost else None
     assert_never(condition)
 
 

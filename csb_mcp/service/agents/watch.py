@@ -16,7 +16,7 @@ from csb_mcp.errors import CsbError
 from csb_mcp.lib.changed import changed_below
 from csb_mcp.lib.pulse import Pulse, beat_within
 from csb_mcp.lib.threads import to_its_end
-from csb_mcp.model import AgentUsage, AgentView, Rows, ScreenFact, Source, Transcript
+from csb_mcp.model import AgentUsage, AgentView, Counted, Rows, ScreenFact, Source, Transcript
 from csb_mcp.ports import Agent, Spool, Terminal, Transcripts
 from csb_mcp.service.agents.careful import hook_of, read_of, screen_of
 from csb_mcp.service.agents.changes import Change
@@ -41,6 +41,7 @@ class AgentWatch:
 
     ``speaking``: held by whoever types a prompt, ``answering`` by whoever answers. ``queue``:
     prompts that wait for their turn. ``caught_up`` is set once all was read that was there before.
+    ``under_way``: requests to the model that the proxy has seen, and not yet the whole answer.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class AgentWatch:
         self._project = project
         self._judge = Judge(prices, memory)
         self._reading = asyncio.Lock()
+        self.under_way = 0
         self.news = Pulse()
         self.proof = Proof(agent.is_prompt)
         self.speaking = asyncio.Lock()
@@ -112,6 +114,12 @@ class AgentWatch:
                 group.create_task(self._follow_transcripts())
         finally:
             self.close()
+
+    def count(self, counted: Counted, under_way: int) -> None:
+        """Take in what the proxy counted, of all so far."""
+        self._judge.count(counted)
+        self.under_way = under_way
+        self.news.beat()
 
     def close(self) -> None:
         """Let go of what it reads. Idempotent."""

@@ -165,6 +165,22 @@ SCHEMAS: Mapping[str, Json] = {
             "tool_calls": INTEGER,
             "turn": _TOKENS,
             "turn_cost": NUMBER,
+            "counted": {
+                **_or_none("Counted"),
+                "description": "By the egress proxy; null: it counts nothing here",
+            },
+        }
+    ),
+    "Counted": _object(
+        {
+            "models": {"type": "object", "additionalProperties": _TOKENS},
+            "total": _TOKENS,
+            "tokens": {**INTEGER, "description": "Of all kinds, with what is estimated"},
+            "cost": {**NUMBER, "description": "US dollars, by the price table"},
+            "answers": {**INTEGER, "description": "Of the API's, that were counted"},
+            "cut": {**INTEGER, "description": "Of those, broken off: output is what came"},
+            "uncounted": {**INTEGER, "description": "Answers that were not understood"},
+            "estimated": {**INTEGER, "description": "Their tokens, by their size"},
         }
     ),
     "ModelUsage": _numbers(ModelUsage),

@@ -5,6 +5,7 @@ from csb_mcp.host.network.proxy.loop import READ, WRITE
 from csb_mcp.host.network.proxy.proxy import Proxy
 from csb_mcp.host.network.proxy.shared import Serve, Shared
 from csb_mcp.host.network.proxy.sockets import Socket, accept, unix_listener
+from csb_mcp.host.network.proxy.tally import Send, Tally
 
 _MOST_BYTES = 1 << 20  # of a line; of what waits to be sent, too
 
@@ -28,7 +29,10 @@ class Control:
         self._client = client
         self._shared.asks.send = self._send
         self._loop.watch(client.fileno(), READ, self._ready)
-        self._send({"hello": 1, "asked": self._shared.asks.known()})
+        tally = self._shared.tally
+        used = tally.message() if tally else {}
+        self._send({"hello": 1, "asked": self._shared.asks.known(), **used})
+        self._listens(self._send)
 
     def _drop(self) -> None:
         client, self._client = self._client, None
@@ -37,6 +41,11 @@ class Control:
             client.close()
         self._read, self._unsent = bytearray(), bytearray()
         self._shared.asks.deaf()
+        self._listens(None)
+
+    def _listens(self, send: Send | None) -> None:
+        if self._shared.tally:
+            self._shared.tally.send = send
 
     def _ready(self, events: int) -> None:
         client = self._client
@@ -100,11 +109,21 @@ class Control:
         elif what == "once":
             self._shared.rules.add_once(message["host"], message["port"], self._loop.now)
         elif what == "secrets":
-            self._shared.secrets = _serving(message)
+            self._shared.secrets = _serving(message, self._tally(message))
             self._proxy.check()
         else:
             raise ValueError("there is no such thing to do")
         return {"done": str(what)}
+
+    def _tally(self, message: dict[str, object]) -> Tally:
+        """It outlives the daemon that asked for it first; and what it has is told at once."""
+        shared = self._shared
+        tally = shared.tally or Tally(self._loop)
+        if message.get("counted") and not shared.tally:
+            shared.tally = tally
+            self._listens(self._send)
+            self._send(tally.message())
+        return tally
 
 
 def _list(value: object) -> list[object]:
@@ -113,10 +132,10 @@ def _list(value: object) -> list[object]:
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
-def _serving(message: dict[str, object]) -> dict[str, Serve]:
+def _serving(message: dict[str, object], tally: Tally) -> dict[str, Serve]:
     if not _list(message["secrets"]):
         return {}
     # TLS costs 20 ms and several MiB: only who has a secret pays for it.
     from csb_mcp.host.network.proxy.ending import serving  # noqa: PLC0415
 
-    return serving(message)
+    return serving(message, tally)

@@ -17,6 +17,7 @@ from csb_mcp.host.network.proxy.messages import (
     chunk,
     written,
 )
+from csb_mcp.host.network.proxy.usage import Reading
 from csb_mcp.lib.hosts import normal_host
 
 _PARTS = (b"range", b"if-range")
@@ -35,16 +36,19 @@ class Request:
     """What goes to ``host``: ``head`` as bytes, then what :meth:`feed` makes of the body.
 
     ``secrets``: placeholder and value of each. ``masks`` is what the answer must not carry.
+    ``reading``: who counts what the answer says was used, if anybody.
     """
 
     def __init__(self, head: Head, host: str, secrets: Iterable[Pair]) -> None:
         self._host, self._secrets = host, tuple(secrets)
         self.masks = [pair for holder, value in self._secrets for pair in spellings(value, holder)]
-        self.method, target = _request_line(head.line)
+        self.method, self.target = _request_line(head.line)
         _check(head, host)
         self._body: Body = body_of(head) or Sized(0)
         self.last = b"close" in head.words(b"connection")
-        self.head = written(b"%b %b HTTP/1.1" % (self.method, target), self._fields(head))
+        line = b"%b %b HTTP/1.1" % (self.method, self.target)
+        self.head = written(line, self._fields(head))
+        self.reading: Reading | None = None
 
     @property
     def done(self) -> bool:
@@ -56,6 +60,8 @@ class Request:
         if self._body.done:
             return b""
         data = self._body.feed(buffer)
+        if self.reading:
+            self.reading.sent += len(data)
         return chunk(data, last=self.done) if isinstance(self._body, Chunked) else data
 
     def _fields(self, head: Head) -> Fields:
@@ -133,7 +139,7 @@ class Answer:
     """What comes back. ``begun``: its final head has gone in. ``last``: nothing follows."""
 
     def __init__(self, request: Request) -> None:
-        self._request = request
+        self._request, self._reading = request, request.reading
         self._mask = Mask(request.masks)
         self._body: Body | None = None
         self._framed = False
@@ -150,6 +156,8 @@ class Answer:
         if status < 200:
             return written(line, fields)
         self._body = self._body_of(head, status)
+        if self._reading:
+            self._reading.begin(status, b",".join(head.values(b"content-type")))
         self.last |= version != b"HTTP/1.1" or b"close" in head.words(b"connection")
         self.last |= isinstance(self._body, UntilEnd)
         self.done = self._body.done
@@ -163,6 +171,8 @@ class Answer:
             return b""
         data = self._body.feed(buffer)
         self.done = self._body.done
+        if self._reading:
+            self._reading.feed(data)
         return chunk(self._mask.feed(data, last=self.done), last=self.done)
 
     def end(self) -> bytes:

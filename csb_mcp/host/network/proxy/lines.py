@@ -23,7 +23,7 @@ class _Context:
 _scan = _json.make_scanner(_Context())  # pyright: ignore[reportArgumentType]
 
 
-def decoded(line: bytes) -> dict[str, object]:
+def decoded(line: bytes | bytearray) -> dict[str, object]:
     """The object in a line. Raises ValueError."""
     text = line.decode().strip()
     try:

@@ -5,6 +5,7 @@ Requests and answers pass one after the other, by HTTP/1.1 only, with placeholde
 secrets on the way out and secrets by placeholders on the way back.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -19,6 +20,8 @@ from csb_mcp.host.network.proxy.channel import BOUND, Channel, GoneError, wait
 from csb_mcp.host.network.proxy.exchange import Answer, RefusedError, Request
 from csb_mcp.host.network.proxy.mask import Mask, Pair, spellings
 from csb_mcp.host.network.proxy.messages import BadMessageError, Head, take_head
+from csb_mcp.host.network.proxy.tally import Tally
+from csb_mcp.host.network.proxy.usage import Reading
 from csb_mcp.lib.hosts import normal_host
 
 HANDSHAKE_SECONDS = 15.0
@@ -33,13 +36,15 @@ _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.
 class Entry:
     """A host that secrets are put in for: placeholder and value of each, and both ends' TLS.
 
-    ``authorities``: certificates (PEM) to trust instead of the system's, if any.
+    ``authorities``: certificates (PEM) to trust instead of the system's, if any. ``counted``: it is
+    an agent's API, whose answers tell what was used.
     """
 
     host: str
     secrets: tuple[Pair, ...]
     inside: ssl.SSLContext
     authorities: str = ""
+    counted: bool = False
 
 
 def entries(message: Mapping[str, Any]) -> dict[str, Entry]:
@@ -47,13 +52,15 @@ def entries(message: Mapping[str, Any]) -> dict[str, Entry]:
     made: dict[str, Entry] = {}
     try:
         authorities = dict(message.get("authorities", {}))
+        counted = frozenset(message.get("counted", ()))
         for item in message["secrets"]:
             host = normal_host(item["host"])
             pair = (item["placeholder"].encode("ascii"), item["value"].encode("ascii"))
             known = made.get(host)
             inside = known.inside if known else _inside(host, item["certificate"], item["key"])
             pairs = (*(known.secrets if known else ()), pair)
-            made[host] = Entry(host, pairs, inside, str(authorities.get(host, "")))
+            trusted = str(authorities.get(host, ""))
+            made[host] = Entry(host, pairs, inside, trusted, host in counted)
             if made[host].authorities:
                 outside(made[host].authorities)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
@@ -61,18 +68,20 @@ def entries(message: Mapping[str, Any]) -> dict[str, Entry]:
     return made
 
 
-def serve(client: socket.socket, upstream: socket.socket, entry: Entry) -> tuple[int, int, str]:
+def serve(
+    client: socket.socket, upstream: socket.socket, entry: Entry, tally: Tally | None = None
+) -> tuple[int, int, str]:
     """Serve one connection to its end. Blocks for as long as something moves.
 
     Gives the bytes of content that went to the host and that came from it, and why it failed, if it
     did. Both sockets stay the caller's, set to not block; shutting one down from another thread
-    ends this soon.
+    ends this soon. ``tally`` gets what was used, if that is counted.
     """
     inner = Channel(client, entry.inside, None)
     outer = Channel(upstream, outside(entry.authorities), entry.host)
     why = ""
     try:
-        _Relay(inner, outer, entry).run()
+        _Relay(inner, outer, entry, tally).run()
     except (GoneError, RefusedError, BadMessageError) as error:
         why = str(error)
     for channel in (inner, outer):
@@ -84,8 +93,9 @@ def serve(client: socket.socket, upstream: socket.socket, entry: Entry) -> tuple
 class _Relay:
     """Requests of one connection, one after the other."""
 
-    def __init__(self, inner: Channel, outer: Channel, entry: Entry) -> None:
+    def __init__(self, inner: Channel, outer: Channel, entry: Entry, tally: Tally | None) -> None:
         self._inner, self._outer, self._entry = inner, outer, entry
+        self._tally = tally if entry.counted else None
         self._requests = 0
 
     def run(self) -> None:
@@ -152,6 +162,7 @@ class _Relay:
         except (RefusedError, BadMessageError) as error:
             self._refuse(getattr(error, "status", "400 Bad Request"), str(error))
             raise
+        request.reading = self._reading(request)
         answer = Answer(request)
         try:
             if self._outer.buffer:
@@ -165,9 +176,22 @@ class _Relay:
             if not answer.begun and not rested and not self._inner.ended:
                 self._refuse("502 Bad Gateway", f"{self._entry.host}: {error}")
             raise
+        finally:
+            self._count(request, answer)
         if not request.done:
             self._inner.linger(time.monotonic() + LINGER_SECONDS)
         return answer.last or not request.done
+
+    def _reading(self, request: Request) -> Reading | None:
+        return self._tally and Reading(self._tally, request.method, request.target)
+
+    def _count(self, request: Request, answer: Answer) -> None:
+        """Also what has come and the sandbox did not take any more."""
+        if request.reading:
+            if answer.begun and not answer.done:
+                with contextlib.suppress(BadMessageError):
+                    answer.feed(self._outer.buffer)
+            request.reading.end(whole=answer.done)
 
     def _pump(self, request: Request, answer: Answer) -> None:
         inner, outer = self._inner, self._outer

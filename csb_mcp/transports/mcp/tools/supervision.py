@@ -42,7 +42,7 @@ def observed(found: Observation) -> str:
     if view.fault is not None:
         hint = one_line(view.fault.hint, _DETAIL)
         said.append(f"error {view.fault.kind}: {one_line(view.fault.words, _DETAIL)}. {hint}")
-    lines += [_used(found.usage)] if found.usage.turns or found.usage.total.total else []
+    lines += [_used(found.usage)] if found.usage.turns or found.usage.tokens else []
     lines += [f"{found.queued} prompts queued"] if found.queued else []
     room = _WHOLE - sum(len(text) + 1 for text in (*lines, *said)) - 150
     return "\n".join((*lines, fenced("\n".join((*said, *_rows(found, room))), record.id)))
@@ -65,6 +65,18 @@ def _used(usage: AgentUsage) -> str:
     return (
         f"used: {total.total} tokens ({total.input} in, {total.output} out), "
         f"{usage.turns} turns, {usage.tool_calls} tool calls,{least} ${usage.cost:.4f}"
+        + _counted(usage)
+    )
+
+
+def _counted(usage: AgentUsage) -> str:
+    if usage.counted is None or not (usage.differs or usage.counted.uncounted):
+        return ""
+    missed = usage.counted.uncounted
+    return (
+        f"; the proxy counted {usage.counted.tokens} (${usage.counted_cost:.4f}), "
+        f"the transcript says {usage.total.total}"
+        + (f"; {missed} answers of the API were not counted, but estimated" if missed else "")
     )
 
 
