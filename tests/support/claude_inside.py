@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from csb_mcp.agents.claude import Claude, hooks
+from csb_mcp.agents.claude import Claude
+from csb_mcp.agents.spool import SPOOL
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError
 from csb_mcp.host.terminal.terminal import TmuxTerminal
@@ -195,7 +196,7 @@ async def claude_inside(base: Path, env: Mapping[str, str] | None = None) -> Asy
             helper = await host.backend.connect(folders, terminal.pane_pid, deadline)
             helper.close()
             transcripts = agent.transcripts(home, project)
-            yield Inside(agent, terminal, folders.home / hooks.SPOOL, transcripts, Script(api))
+            yield Inside(agent, terminal, folders.home / SPOOL, transcripts, Script(api))
         except CsbError as error:
             raise AssertionError(f"{error}\n{await terminal.history(50)}") from error
         finally:
