@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from csb_mcp.agents.claude import Claude
+from csb_mcp.agents.codex import Codex
 from csb_mcp.config import Settings
 from csb_mcp.host.attack.prober import InsideProber
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
@@ -41,7 +42,6 @@ async def build(settings: Settings) -> App:
     launchers = Launchers(settings.runtime_dir / "launchers", settings)
     launchers.install()
     bubblewrap = BubblewrapBackend(settings, launchers)
-    claude = Claude()
     pieces = Pieces(
         backends={bubblewrap.name: bubblewrap},
         displays=XvfbDisplays(launchers.path, find_tool("Xvfb", settings.xvfb), find_tool("lwm")),
@@ -52,7 +52,7 @@ async def build(settings: Settings) -> App:
         gates=HostGates(settings, launchers.path),
         prober=InsideProber(),
         spools=InotifySpools(),
-        agents={claude.name: claude},
+        agents={agent.name: agent for agent in (Claude(), Codex())},
     )
     store = await SqliteStore.open(settings.state_dir / "store.db")
     service = Manager(settings, pieces, store, PsutilMeter(settings.state_dir))
