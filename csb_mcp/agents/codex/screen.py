@@ -22,6 +22,7 @@ _HINTS = re.compile(
     r"(?:ctrl \+ c|\^c) again to quit|Plan mode(?: \(.+\))?|Shell mode|tab to queue message|"
     r"⚠ \d+ warnings?|f2 to view|\d+% context (?:left|used))(?: +| · |$))+"
 )
+_MODE = re.compile(r"Plan mode|Shell mode")
 _DRAFT = re.compile(r"[›!](?: |$)")
 _PLACEHOLDER = "Ask Codex to do anything"
 _BUSY = re.compile(r"(?:[•◦] )?(?P<said>\S.{0,200} \([^()]{1,20} • esc to interrupt\).*)")
@@ -98,7 +99,8 @@ def _at_input(found: _Input) -> ScreenFact:
         return ScreenFact(
             state=AgentState.ERROR, detail=fault.words, fault=fault, draft=found.draft
         )
-    return ScreenFact(state=AgentState.READY, detail="input line", draft=found.draft)
+    mode = next((match[0] for row in more if (match := _MODE.search(row))), "input line")
+    return ScreenFact(state=AgentState.READY, detail=mode, draft=found.draft)
 
 
 def _below(above: Sequence[str]) -> Sequence[str]:

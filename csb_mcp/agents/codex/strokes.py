@@ -9,9 +9,15 @@ from csb_mcp.ports.agent import Stroke
 
 
 def submit(text: str) -> Sequence[Stroke]:
-    """See ``ports.Agent.submit``. A space keeps what begins like a command from being one."""
+    """See ``ports.Agent.submit``.
+
+    A space keeps what begins like a command from being one, and Enter after a last word that looks
+    like a file's or a skill's name from completing that.
+    """
     if text.lstrip().startswith(("/", "!")):
         text = " " + text.lstrip()
+    if text.split()[-1:] and text.split()[-1].startswith(("@", "$", "/")):
+        text = text.rstrip() + " "
     return (Stroke(text=text, paste=True), entered())
 
 
