@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from csb_mcp.agents.claude import Claude
+from csb_mcp.agents.codex import Codex
 from csb_mcp.config import Settings
 from csb_mcp.host.attack.prober import InsideProber
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
@@ -40,8 +41,7 @@ async def build(settings: Settings) -> App:
     The folders of ``settings`` must exist. Raises StoreUnusable, HostUnable; nothing was changed
     then.
     """
-    claude = Claude()
-    agents = {claude.name: claude}
+    agents = {agent.name: agent for agent in (Claude(), Codex())}
     settings = with_own_keys(settings, agents.values(), os.environ)
     launchers = Launchers(settings.runtime_dir / "launchers", settings)
     launchers.install()

@@ -106,6 +106,7 @@ class Settings:
     pasta: Path | None = None
     nft: Path | None = None
     claude: Path | None = None
+    codex: Path | None = None
 
     @property
     def mcp_socket(self) -> Path:
@@ -326,7 +327,9 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys(
         ("state_dir", "runtime_dir", "cgroup_parent", "ssh_agent", "xauthority"), _path
     ),
-    **dict.fromkeys(("bwrap", "tmux", "xvfb", "chromium", "pasta", "nft", "claude"), _path),
+    **dict.fromkeys(
+        ("bwrap", "tmux", "xvfb", "chromium", "pasta", "nft", "claude", "codex"), _path
+    ),
 }
 SETTINGS = tuple(f.name for f in fields(Settings) if f.name in _CONVERTERS)
 """Names of all settings, in the order in which they are documented."""

@@ -1,1 +1,1 @@
-"""What can live in a sandbox, one file each."""
+"""What can live in a sandbox: a folder or a file each; beside them what several of them need."""

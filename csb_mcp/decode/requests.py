@@ -48,8 +48,8 @@ from csb_mcp.model import (
     SandboxState,
 )
 
-AGENTS = ("claude", "shell", "command")
-WITH_HOSTS = ("claude",)  # agents that need some
+AGENTS = ("claude", "codex", "shell", "command")
+WITH_HOSTS = ("claude", "codex")  # agents that need some
 WORKSPACES = ("direct",)
 FORMATS = ("png", "jpeg", "webp")
 MODES = ("any", "all")

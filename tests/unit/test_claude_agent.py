@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csb_mcp.agents.claude import Claude, hooks
+from csb_mcp.agents.claude import Claude
 from csb_mcp.agents.claude.program import find
+from csb_mcp.agents.spool import COMMAND, MAX_BYTES, SPOOL
 from csb_mcp.errors import HostUnable, InvalidInput
 from csb_mcp.model import HookFact, Option, Question
 from csb_mcp.ports.agent import Agent, Stroke
@@ -78,13 +79,13 @@ def test_a_hook_that_was_cut_tells_what_it_can(sign: str) -> None:
     front = {"transcript_path": "/t", "hook_event_name": "UserPromptSubmit"}
     whole = json.dumps(front | {"prompt": sign * 100_000}, separators=(",", ":"))
     for shift in range(13):
-        fact = AGENT.hook((whole[:1] + " " * shift + whole[1:]).encode()[: hooks.MAX_BYTES])
+        fact = AGENT.hook((whole[:1] + " " * shift + whole[1:]).encode()[:MAX_BYTES])
         assert fact
         assert (fact.kind, fact.transcript) == ("prompt", "/t")
         assert len(fact.text) > 5000
         assert not fact.text.strip(sign)
     tool = {"hook_event_name": "PostToolUse", "tool_name": "Bash", "tool_response": "x" * 99_999}
-    cut = json.dumps(tool, separators=(",", ":")).encode()[: hooks.MAX_BYTES]
+    cut = json.dumps(tool, separators=(",", ":")).encode()[:MAX_BYTES]
     assert AGENT.hook(cut) == HookFact(kind="tool_done", text="null", tool="Bash")
 
 
@@ -101,13 +102,13 @@ def test_no_hook_is_too_much(content: bytes) -> None:
 
 
 def run_hook(home: Path, content: bytes) -> subprocess.CompletedProcess[bytes]:
-    command = hooks.COMMAND.replace("/home/agent", str(home))
+    command = COMMAND.replace("/home/agent", str(home))
     argv = ["/bin/sh", "-c", command]
     return subprocess.run(argv, input=content, capture_output=True, timeout=5, check=False)
 
 
 def test_a_hook_writes_one_file_whole_and_in_order(tmp_path: Path) -> None:
-    spool = tmp_path / hooks.SPOOL
+    spool = tmp_path / SPOOL
     spool.mkdir(parents=True)
     for number in range(3):
         done = run_hook(tmp_path, b"%d" % number)
@@ -115,12 +116,12 @@ def test_a_hook_writes_one_file_whole_and_in_order(tmp_path: Path) -> None:
     assert [(spool / name).read_bytes() for name in sorted(os.listdir(spool))] == [b"0", b"1", b"2"]
     assert os.listdir(spool.parent) == ["spool"]
     run_hook(tmp_path, b"x" * 200_000)
-    assert max(path.stat().st_size for path in spool.iterdir()) == hooks.MAX_BYTES
+    assert max(path.stat().st_size for path in spool.iterdir()) == MAX_BYTES
 
 
 @pytest.mark.parametrize("state", ["gone", "a file", "a FIFO", "full"])
 def test_a_hook_fails_nobody(tmp_path: Path, state: str) -> None:
-    spool = tmp_path / hooks.SPOOL
+    spool = tmp_path / SPOOL
     spool.parent.mkdir()
     if state == "a file":
         spool.touch()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csb_mcp.agents.claude.transcript import LIMIT, ClaudeTranscripts
+from csb_mcp.agents.claude.transcript import ClaudeTranscripts
+from csb_mcp.agents.lines import LIMIT
 from csb_mcp.lib.safe_open import open_folder
 from csb_mcp.model import ModelUsage
 

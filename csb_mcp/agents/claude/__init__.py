@@ -1,10 +1,9 @@
 """Claude Code, Anthropic's coding agent for the terminal."""
 
-import os
-import pwd
 from collections.abc import Sequence
 from pathlib import Path
 
+from csb_mcp.agents.accounts import home_of_this
 from csb_mcp.agents.claude import strokes
 from csb_mcp.agents.claude.hooks import read_hook
 from csb_mcp.agents.claude.program import find
@@ -28,14 +27,14 @@ class Claude:
     def problems(self, settings: Settings) -> Sequence[Problem]:
         """See ``ports.Agent.problems``."""
         try:
-            find(settings.claude, _home())
+            find(settings.claude, home_of_this())
         except HostUnable as error:
             return (Problem("claude", error.message, error.hint or "", fatal=False),)
         return ()
 
     def program(self, settings: Settings, command: Sequence[str]) -> Program:
         """See ``ports.Agent.program``. ``command``: arguments for it."""
-        found = find(settings.claude, _home())
+        found = find(settings.claude, home_of_this())
         return Program((*found.argv, *command), found.shown)
 
     def seed(self, project: Path, key: str | None) -> Seed:
@@ -74,11 +73,3 @@ class Claude:
     def interrupt(self) -> Sequence[Stroke]:
         """See ``ports.Agent.interrupt``."""
         return strokes.interrupt()
-
-
-def _home() -> Path:
-    """Of whom this process belongs to; an environment may say anything."""
-    try:
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # nobody's uid: there is nothing else
-        return Path(os.environ.get("HOME") or "/")

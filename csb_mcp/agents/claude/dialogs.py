@@ -5,16 +5,13 @@ What the model wrote stands above an input line, indented, so it is never taken 
 from the first option on must fit, or nothing is understood.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from csb_mcp.agents.questions import Choice, asked
 from csb_mcp.lib.text import one_line
-from csb_mcp.model import Option, Question
+from csb_mcp.model import Question
 
-MAX_DETAIL = 2000
-_MAX_LABEL = 300
 SUBMIT = "submit"
 """Key of what ends a question with several answers."""
 TICKED = "[✔] "
@@ -68,44 +65,12 @@ _CONFIRM = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    key: str
-    label: str
-    marked: bool
-
-
 def dialog(rows: Sequence[str]) -> Question | None:
     """The question that ends ``rows`` (no blank ones after it); None if it is not understood."""
     for read in (_permission, _plan, _choice, _review, _confirmation):
         if found := read(rows):
             return found
     return None
-
-
-def _question(
-    kind: str,
-    detail: str,
-    choices: Sequence[_Choice],
-    *,
-    tool: str = "",
-    free: bool = False,
-    beside: str = "",
-) -> Question:
-    """``beside``: what else tells this question from another."""
-    options = tuple(Option(c.key, one_line(c.label, _MAX_LABEL)) for c in choices)
-    asked = (kind, tool, beside, detail, *(o.key + o.label.removeprefix(TICKED) for o in options))
-    digest = hashlib.sha256("\0".join(asked).encode(errors="replace")).hexdigest()[:12]
-    marked = next((c.key for c in choices if c.marked), "")
-    return Question(
-        id=digest,
-        kind=kind,
-        detail=detail[:MAX_DETAIL],
-        options=options,
-        tool=tool,
-        free=free,
-        marked=marked,
-    )
 
 
 def _below(rows: Sequence[str], top: re.Pattern[str]) -> Sequence[str] | None:
@@ -116,16 +81,16 @@ def _below(rows: Sequence[str], top: re.Pattern[str]) -> Sequence[str] | None:
     return None
 
 
-def _numbered(rows: Sequence[str]) -> tuple[_Choice, ...]:
+def _numbered(rows: Sequence[str]) -> tuple[Choice, ...]:
     """Rows that are options 1, 2, ..., one marked, each on a row (and what is wrapped of it)."""
-    found: list[_Choice] = []
+    found: list[Choice] = []
     for row in rows:
         match = _NUMBERED.fullmatch(row)
         if match and int(match["key"]) == len(found) + 1:
-            found.append(_Choice(match["key"], match["label"], "❯" in match["mark"]))
+            found.append(Choice(match["key"], match["label"], "❯" in match["mark"]))
         elif found and re.match(r"\s{5,}\S", row) and "❯" not in row:
             label = f"{found[-1].label} {row.strip()}"
-            found[-1] = _Choice(found[-1].key, label, found[-1].marked)
+            found[-1] = Choice(found[-1].key, label, found[-1].marked)
         else:
             return ()
     if sum(choice.marked for choice in found) != 1 or len(found) < 2:
@@ -162,7 +127,7 @@ def _permission(rows: Sequence[str]) -> Question | None:
     body = _body(above if cut else above[1:])
     tool = "" if cut else _TOOLS[title] or _mcp_tool(body)
     detail = "\n".join([*body, rows[asks[-1]].strip()])
-    return _question("permission", detail, choices, tool=tool, free=free)
+    return asked("permission", detail, choices, tool=tool, free=free)
 
 
 def _body(rows: Sequence[str]) -> list[str]:
@@ -187,7 +152,7 @@ def _plan(rows: Sequence[str]) -> Question | None:
     if not ends or not starts or not (choices := _numbered(body[starts[-1] :])):
         return None
     free = any(choice.label.startswith("Tell Claude") for choice in choices)
-    return _question("plan", "\n".join(_body(body[: starts[-1]])), choices, free=free)
+    return asked("plan", "\n".join(_body(body[: starts[-1]])), choices, free=free)
 
 
 def _choice(rows: Sequence[str]) -> Question | None:
@@ -202,41 +167,45 @@ def _choice(rows: Sequence[str]) -> Question | None:
         return None
     body = rows[tops[-1] + 2 :]
     first = next((at for at, row in enumerate(body) if _NUMBERED.fullmatch(row)), 0)
-    asked = " ".join(row.strip() for row in body[:first] if row.strip())
+    wanted = " ".join(row.strip() for row in body[:first] if row.strip())
     choices = _described(body[first:])
-    if not asked or not choices:
+    if not wanted or not choices:
         return None
     tabs = re.sub("[☐☒]", "", rows[tops[-1] + 1])
     if any(_BOX.match(choice.label) for choice in choices):
         choices = [_ticked(choice) for choice in choices if not _OWN_WORDS.search(choice.label)]
-        choices.append(_Choice(SUBMIT, "Submit", marked=False))
-        return _question("choice", asked, choices, beside=tabs)
+        choices.append(Choice(SUBMIT, "Submit", marked=False))
+        return asked("choice", wanted, choices, beside=tabs, bare=_bare)
     # What was typed there stands in its place.
-    choices[-2] = _Choice(choices[-2].key, "Type something.", choices[-2].marked)
-    return _question("choice", asked, choices, free=True, beside=tabs)
+    choices[-2] = Choice(choices[-2].key, "Type something.", choices[-2].marked)
+    return asked("choice", wanted, choices, free=True, beside=tabs)
 
 
-def _ticked(choice: _Choice) -> _Choice:
+def _bare(label: str) -> str:
+    return label.removeprefix(TICKED)
+
+
+def _ticked(choice: Choice) -> Choice:
     match = _BOX.match(choice.label)
     if match is None:
         return choice
     label = choice.label[match.end() :]
-    return _Choice(choice.key, (TICKED if match[1] == "✔" else "") + label, choice.marked)
+    return Choice(choice.key, (TICKED if match[1] == "✔" else "") + label, choice.marked)
 
 
-def _described(rows: Sequence[str]) -> list[_Choice]:
-    found: list[_Choice] = []
+def _described(rows: Sequence[str]) -> list[Choice]:
+    found: list[Choice] = []
     fresh = False
     for row in rows:
         match = _NUMBERED.fullmatch(row)
         if match and int(match["key"]) == len(found) + 1:
-            found.append(_Choice(match["key"], match["label"], "❯" in match["mark"]))
+            found.append(Choice(match["key"], match["label"], "❯" in match["mark"]))
             fresh = True
         elif not row or RULE.fullmatch(row) or re.fullmatch(r"(?:❯| )\s+Submit", row):
             continue
         elif found and re.match(r"\s{5,}\S", row):
             said = f"{found[-1].label}{' -- ' if fresh else ' '}{row.strip()}"
-            found[-1] = _Choice(found[-1].key, said, found[-1].marked)
+            found[-1] = Choice(found[-1].key, said, found[-1].marked)
             fresh = False
         else:
             return []
@@ -256,7 +225,7 @@ def _review(rows: Sequence[str]) -> Question | None:
     choices = _numbered(body[first:])
     if not choices or choices[0].label != "Submit answers":
         return None
-    return _question("choice", "\n".join(_body(body[:first])), choices)
+    return asked("choice", "\n".join(_body(body[:first])), choices)
 
 
 def _confirmation(rows: Sequence[str]) -> Question | None:
@@ -271,11 +240,11 @@ def _confirmation(rows: Sequence[str]) -> Question | None:
             continue
         found = [_PLAIN.fullmatch(row) for row in text[-len(labels) :]]
         choices = [
-            _Choice(str(number), match["label"], "❯" in match["mark"])
+            Choice(str(number), match["label"], "❯" in match["mark"])
             for number, match in enumerate(found, 1)
             if match and match["label"].startswith(labels[number - 1])
         ]
         if len(choices) == len(labels) and sum(choice.marked for choice in choices) == 1:
             detail = "\n".join(_body(text[: -len(labels)]))
-            return _question(kind, detail, choices)
+            return asked(kind, detail, choices)
     return None

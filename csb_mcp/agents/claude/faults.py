@@ -2,11 +2,9 @@
 
 import re
 
-from csb_mcp.lib.text import one_line
+from csb_mcp.agents.faults import MAX_READ, sorted_fault
 from csb_mcp.model import AgentFault
 
-_MAX_WORDS = 500
-_MAX_READ = 2000
 _NETWORK = (
     r"connection (?:refused|error|reset|closed)|ECONN|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|timed out|"
     r"unable to connect|fetch failed|network|certificate"
@@ -28,25 +26,11 @@ _SURE = re.compile(
     r"Claude (?:AI )?usage limit reached|Your organization\b.*\bdisabled",
     re.IGNORECASE,
 )
-_HINTS = {
-    "billing": "its account has no credit left: add some, or give it another key",
-    "login": "its key or token was refused: give a valid one, then create the sandbox again",
-    "rate_limit": "wait until the limit is over, then send the prompt again",
-    "overloaded": "wait a minute, then send the prompt again",
-    "disk_full": "free space in the project or the home, then send the prompt again",
-    "network": "see which hosts it tried, and allow its API's host",
-    "api": "read its words; sending the prompt again may help",
-}
 
 
 def fault_of(words: str, *, sure: bool = False) -> AgentFault | None:
     """What ``words`` of the program tell; None if ``sure`` is wanted and they may be any text."""
-    words = words[:_MAX_READ]
+    words = words[:MAX_READ]
     if sure and not _SURE.match(words):
         return None
-    kind = next((k for k, pattern in _KINDS if re.search(pattern, words, re.IGNORECASE)), "other")
-    return AgentFault(
-        kind=kind,
-        words=one_line(words, _MAX_WORDS),
-        hint=_HINTS.get(kind, "look at the screen"),
-    )
+    return sorted_fault(words, _KINDS)

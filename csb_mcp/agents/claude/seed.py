@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from csb_mcp.agents.claude import hooks
+from csb_mcp.agents.spool import SPOOL
 from csb_mcp.ports.agent import Seed
 
 FOLDER = ".claude"
@@ -27,7 +28,7 @@ def seed(project: Path, key: str | None) -> Seed:
         files={
             f"{FOLDER}/.claude.json": _bytes(_state(project, key)),
             f"{FOLDER}/settings.json": _bytes(_settings()),
-            f"{hooks.SPOOL}/.keep": b"",
+            f"{SPOOL}/.keep": b"",
         },
         environment=_ENVIRONMENT,
     )

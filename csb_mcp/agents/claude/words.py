@@ -1,9 +1,8 @@
-"""What was typed, and what a tool shall do, as text."""
+"""What was typed, as Claude Code tells it."""
 
-import json
 import re
 
-from csb_mcp.lib.text import plain_text
+from csb_mcp.agents.words import squeezed
 
 _LONG = 5000  # characters, the least of a hook that was cut
 _OPEN = re.compile(r'\n\n<pasted_content id="(\w{1,32})">\n')
@@ -28,18 +27,6 @@ def is_same(text: str, told: str) -> bool:
 
     White space does not count: tabs become spaces, and that at both ends is lost.
     """
-    wanted = _squeezed(text)
-    got = _squeezed(_OPEN.sub("", as_typed(told)))
+    wanted = squeezed(text)
+    got = squeezed(_OPEN.sub("", as_typed(told)))
     return got == wanted or (len(got) >= _LONG and wanted.startswith(got))
-
-
-def _squeezed(text: str) -> str:
-    return "".join(plain_text(text).split())
-
-
-def as_line(arguments: object) -> str:
-    """A tool's arguments, decoded from JSON, as JSON again; empty if nested too deep for that."""
-    try:
-        return json.dumps(arguments, ensure_ascii=False)
-    except RecursionError:
-        return ""
