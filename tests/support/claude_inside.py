@@ -138,6 +138,16 @@ class Inside:
         return [fact.kind for fact in self.hooks]
 
 
+def with_api(project: Path) -> Path:
+    """The project with the API's program in ``.api``, where a test may script it."""
+    (project / ".api").mkdir()
+    shutil.copy(str(fake_api.__file__), project / ".api/fake_api.py")
+    if os.getuid() == 0:
+        for path in (project, project / ".api"):
+            path.chmod(0o777)
+    return project
+
+
 @asynccontextmanager
 async def claude_inside(base: Path, env: Mapping[str, str] | None = None) -> AsyncGenerator[Inside]:
     """Started, in a project of its own, without any network."""
