@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import Conflict, CreateFailed, CsbError, TerminalFailed
+from csb_mcp.errors import Conflict, CreateFailed, CsbError, HostUnable, TerminalFailed
 from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import (
@@ -102,7 +102,11 @@ class Lifecycle:
         agent = self._pieces.agents.get(spec.agent)
         if agent is None:
             return None
-        return await asyncio.to_thread(agent.program, self._settings, spec.command)
+        try:
+            return await asyncio.to_thread(agent.program, self._settings, spec.command)
+        except HostUnable as error:
+            hint = '; or give agent="shell"'
+            raise HostUnable(error.message, field="agent", hint=f"{error.hint}{hint}") from error
 
     async def _give(self, sandbox: Sandbox, task: str) -> None:
         """Its first prompt. Its lock is not held: its watch must be able to see it ready."""

@@ -433,7 +433,9 @@ def test_a_real_sandbox_outlives_a_killed_daemon(station: Station) -> None:
     project.mkdir()
     status, out, _ = station.run("doctor")
     assert (status, out.splitlines()[-1]) == (0, "Sandboxes can be made.")
-    create = request(1, "create_sandbox", {"project_dir": str(project), "name": "web"})
+    create = request(
+        1, "create_sandbox", {"project_dir": str(project), "agent": "shell", "name": "web"}
+    )
     _, out, err = station.run("stdio", given=create)
     assert structured(out)["state"] == "running", err
     try:

@@ -8,7 +8,7 @@ from csb_mcp.errors import DisplayFailed
 from csb_mcp.lib.text import plain_text
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.tools.terminal import shown
-from csb_mcp.transports.mcp.untrusted import MAX_TERMINAL, fenced
+from csb_mcp.transports.mcp.untrusted import MAX_TERMINAL, NOTE, fenced
 
 _WIDTH = 1280
 
@@ -17,6 +17,13 @@ async def record_text(service: SandboxService, sandbox: str) -> str:
     """Its record as JSON."""
     record = decode.record(await service.get(sandbox))
     return json.dumps(record, indent=1, ensure_ascii=False)
+
+
+async def agent_text(service: SandboxService, sandbox: str) -> str:
+    """What its agent does, what it asks and what it used, as JSON; rows are the terminal's."""
+    found = decode.observation(await service.observe(sandbox, cursor=None))
+    told = {"note": NOTE, **{key: found[key] for key in ("agent", "usage", "queued")}}
+    return json.dumps(told, indent=1, ensure_ascii=False)
 
 
 async def terminal_text(service: SandboxService, sandbox: str) -> str:

@@ -39,7 +39,7 @@ CREATE = Definition(
         "project_dir": described(STRING, "Absolute; same path inside"),
         "name": STRING,
         "backend": choice(("bubblewrap",), default="bubblewrap"),
-        "agent": choice(decode.AGENTS, default="shell"),
+        "agent": choice(decode.AGENTS, default=decode.DEFAULT_AGENT),
         "command": described(STRINGS, 'Program and arguments, for agent "command"'),
         "network": choice(NETWORKS, description="Default none; allowlist with allow_hosts"),
         "workspace": choice(decode.WORKSPACES, default="direct"),
