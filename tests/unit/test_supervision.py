@@ -3,17 +3,18 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from csb_mcp.config import Price, Secret
+from csb_mcp.config import Price, Secret, Settings
 from csb_mcp.errors import (
     Conflict,
     CreateFailed,
     DeadlineExceeded,
+    HostUnable,
     InvalidInput,
     PromptNotSubmitted,
 )
@@ -27,6 +28,7 @@ from csb_mcp.model import (
     CostOver,
     Message,
     ModelUsage,
+    Problem,
     QuestionAsked,
     SandboxSpec,
     SandboxState,
@@ -36,9 +38,11 @@ from csb_mcp.model import (
     TurnFinished,
     WaitResult,
 )
+from csb_mcp.ports import Program
 from csb_mcp.service.agents import fusion, needs, prompts
 from csb_mcp.service.agents.stuck import Circles
 from csb_mcp.service.agents.watch import AgentWatch
+from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
 from tests.support.fake_agent import FakeAgent
 from tests.support.fake_pieces import Terminal, World, eventually, happened, registry
@@ -516,6 +520,37 @@ async def test_a_task_that_is_not_taken_leaves_nothing(service: Manager, world: 
     assert (record.state, record.name) == (SandboxState.FAILED, None)
     assert world.trees == {}
     assert list((world.settings.state_dir / "sandboxes").glob("*")) == []
+
+
+class Missing(FakeAgent):
+    """Not installed here."""
+
+    def program(self, settings: Settings, command: Sequence[str]) -> Program:
+        raise HostUnable("fake is not installed", hint="install fake")
+
+    def problems(self, settings: Settings) -> Sequence[Problem]:
+        return (Problem("fake", "fake is not installed", "install fake", fatal=False),)
+
+
+async def test_an_agent_that_is_not_installed_is_said_and_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_pieces(_: Pieces) -> list[Problem]:
+        return [Problem("a piece", "lacks", "mend")]
+
+    world.agents["fake"] = Missing()
+    monkeypatch.setattr(Pieces, "problems", of_pieces)
+    async with world.service() as service:
+        with pytest.raises(HostUnable, match="fake is not installed") as caught:
+            await service.create(SandboxSpec(project_dir=world.project, agent="fake"))
+        assert caught.value.field == "agent"
+        assert caught.value.hint == 'install fake; or give agent="shell"'
+        assert await service.list() == []
+        assert world.trees == {}
+        assert [(problem.what, problem.fatal) for problem in service.problems()] == [
+            ("a piece", True),
+            ("agent fake", False),
+        ]
 
 
 async def test_only_an_agent_takes_a_task(service: Manager, world: World) -> None:
