@@ -91,8 +91,8 @@ CREATE = Arguments(
         },
         "network": {
             "anyOf": [{"enum": list(NETWORKS)}, {"type": "boolean"}],
-            "description": "true means full, false none; by default none, but allowlist with "
-            "hosts, secrets or an agent that needs it",
+            "description": "true means full, false none; by default allowlist with hosts, "
+            "secrets or an agent that needs it, else none",
         },
         "workspace": choice("How it sees the project", WORKSPACES, default="direct"),
         "geometry": {

@@ -137,6 +137,10 @@ class Manager(Supervision, Desktop, WayOuts):
         named = [replace(problem, what=f"agent {problem.what}") for problem in lacking]
         return [*self._pieces.problems(), *named]
 
+    async def recent_events(self, sandbox: str, count: int) -> Sequence[Event]:
+        """See :class:`~csb_mcp.ports.SandboxService`."""
+        return await self._store.recent_events(self._registry.find(sandbox).id, count)
+
     def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """See :class:`~csb_mcp.ports.SandboxService`."""
         return self._events.follow(after)

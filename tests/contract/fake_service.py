@@ -454,6 +454,11 @@ class FakeService:
         self._called("problems")
         return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
 
+    async def recent_events(self, sandbox: str, count: int) -> Sequence[Event]:
+        self._called("recent_events")
+        found = self._find(sandbox).id
+        return [event for event in self.happened if event.sandbox == found][-count:]
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         self._called("events", after=after)
         position = len(self.happened) if after is None else after

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp.server.subscriptions import ResourceUpdated, ServerEvent
 
 from csb_mcp.config import Price, Secret, Settings
 from csb_mcp.errors import (
@@ -44,6 +45,8 @@ from csb_mcp.service.agents.stuck import Circles
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
+from csb_mcp.transports.mcp.contents import agent_text
+from csb_mcp.transports.mcp.updates import Updates
 from tests.support.fake_agent import FakeAgent
 from tests.support.fake_pieces import Terminal, World, eventually, happened, registry
 
@@ -674,3 +677,35 @@ def test_an_error_that_stays() -> None:
     found = circles.look(view, 0, 200.0)
     assert found == {"why": "error", "evidence": "log in", "suggestion": "give a key"}
     assert circles.look(view, 0, 300.0) is None
+
+
+# --- its resource
+
+
+async def test_a_subscriber_is_told_what_it_does_and_uses(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    updates, told = Updates(service), list[ServerEvent]()
+    uri = f"csb://sandbox/{inside.id}/agent"
+    leave, release = updates.subscribe(told.append), await updates.watch(uri)
+    try:
+        await inside.shows("ready")
+        await eventually(lambda: ResourceUpdated(uri) in told)
+        await asyncio.sleep(0.6)  # no more is told of that
+        told.clear()
+        inside.news.append(Transcript(messages=(message(99),)))
+        await eventually(lambda: ResourceUpdated(uri) in told)
+        assert json.loads(await agent_text(service, inside.id))["usage"]["total"]["output"] == 99
+        kinds = [event.kind for event in await service.recent_events(inside.id, 1)]
+        assert kinds == ["agent_state"]
+    finally:
+        release()
+        leave()
+    await eventually(lambda: updates.tasks == 0)
+
+
+async def test_a_shell_has_no_agent_to_follow(service: Manager, world: World) -> None:
+    shell = (await service.create(SandboxSpec(project_dir=world.project))).id
+    updates = Updates(service)
+    release = await updates.watch(f"csb://sandbox/{shell}/agent")
+    await eventually(lambda: updates.tasks == 0)
+    release()

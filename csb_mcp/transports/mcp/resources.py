@@ -33,6 +33,7 @@ from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.contents import (
     agent_text,
     as_base64,
+    events_text,
     log_text,
     record_text,
     screen,
@@ -43,11 +44,11 @@ from csb_mcp.transports.mcp.tool import explain
 log = logging.getLogger(__name__)
 
 SANDBOXES = "csb://sandboxes"
-_ADDRESS = re.compile(r"csb://sandbox/([^/?#]{1,200})(?:/(agent|terminal|screen|log))?")
+_ADDRESS = re.compile(r"csb://sandbox/([^/?#]{1,200})(?:/(agent|terminal|screen|log|events))?")
 _PAGE = 25  # sandboxes in one part of the list
 _MAX_SHOWN = 100  # characters of an address in an error
 
-Part = Literal["", "agent", "terminal", "screen", "log"]
+Part = Literal["", "agent", "terminal", "screen", "log", "events"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,14 @@ VIEWS = (
         priority=0.3,
         read=log_text,
     ),
+    View(
+        part="events",
+        title="Events",
+        description="What happened to it lately: states, questions, ends of turns, hosts asked for",
+        mime_type="text/plain",
+        priority=0.4,
+        read=events_text,
+    ),
 )
 _BY_PART = {view.part: view for view in VIEWS}
 
@@ -142,7 +151,7 @@ class Resources:
             raise MCPError(INVALID_PARAMS, "that part of the list is gone: list from the beginning")
         start = 0 if cursor is None else ids.index(cursor) + 1
         page = sandboxes[start : start + _PAGE]
-        found = [_described(view, sandbox) for sandbox in page for view in _views(sandbox)]
+        found = [_described(view, sandbox) for sandbox in page for view in views_of(sandbox)]
         return ListResourcesResult(
             resources=found if cursor else [LISTED, *found],
             next_cursor=page[-1].id if start + _PAGE < len(sandboxes) else None,
@@ -190,8 +199,8 @@ class Resources:
         return _text(uri, view.mime_type, content)
 
 
-def _views(sandbox: Sandbox) -> list[View]:
-    """Of a shell there is nothing to tell as an agent."""
+def views_of(sandbox: Sandbox) -> list[View]:
+    """All but that of its agent, if it has none."""
     without = sandbox.agent_state is AgentState.NONE
     return [view for view in VIEWS if view.part != "agent" or not without]
 

@@ -228,7 +228,7 @@ def _touches(event: Event, topic: _Topic) -> bool:
     """Terminal and screen are watched apart: what is printed and drawn is no event."""
     if topic.part == "agent" and event.kind in _OF_AGENT:
         return True
-    return not topic.part or event.kind in _ENDING
+    return topic.part in ("", "events") or event.kind in _ENDING
 
 
 def _disarm(topic: _Topic) -> None:
