@@ -155,5 +155,6 @@ def _rows(checks: Sequence[Check]) -> Iterator[str]:
 
 def _told(problems: Sequence[Problem]) -> Iterator[str]:
     for problem in problems:
-        mark = "*" if problem.fatal else "- weaker than it could be:"
+        agent = problem.what.startswith("agent ")  # one that is not here weakens nothing
+        mark = "*" if problem.fatal else "-" if agent else "- weaker than it could be:"
         yield from ("", f"{mark} {problem.what}: {problem.why}", f"  repair: {problem.repair}")

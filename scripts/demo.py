@@ -73,7 +73,7 @@ async def story(supervisor: Supervisor, project: Path, picture: Path) -> None:
     """The main job, end to end."""
     say("1. A supervisor asks for a sandbox on a project folder.")
     began = time.monotonic()
-    await supervisor.call("create_sandbox", project_dir=str(project), name="demo")
+    await supervisor.call("create_sandbox", project_dir=str(project), name="demo", agent="shell")
     print(f"    (took {(time.monotonic() - began) * 1000:.0f} ms)", flush=True)
 
     say("2. It types into the terminal, waits for what that makes, and reads the screen.")

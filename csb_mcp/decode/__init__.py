@@ -24,6 +24,7 @@ from csb_mcp.decode.egress import AllowHost, DenyHost, allow_host, deny_host, ho
 from csb_mcp.decode.records import pending, record, timestamp
 from csb_mcp.decode.requests import (
     AGENTS,
+    DEFAULT_AGENT,
     FORMATS,
     MAX_LOG,
     MODES,
@@ -74,6 +75,7 @@ __all__ = [
     "AGENTS",
     "BUTTONS",
     "CONDITIONS",
+    "DEFAULT_AGENT",
     "FORMATS",
     "MAX_CLICKS",
     "MAX_LOG",

@@ -49,6 +49,7 @@ from csb_mcp.model import (
 )
 
 AGENTS = ("claude", "codex", "shell", "command")
+DEFAULT_AGENT = "claude"
 WITH_HOSTS = ("claude", "codex")  # agents that need some
 WORKSPACES = ("direct",)
 FORMATS = ("png", "jpeg", "webp")
@@ -139,12 +140,12 @@ def sandbox_spec(values: object) -> SandboxSpec:
     """Arguments of create_sandbox.
 
     ``network`` may be true (``full``) or false (``none``), as in the earlier manager's REST body.
-    Without ``agent``, a ``command`` means ``agent="command"``; without ``network``, hosts or
-    secrets mean ``allowlist``, and so does an agent that needs some.
+    Without ``agent``, a ``command`` means ``agent="command"``, and else it is Claude Code. Without
+    ``network``, hosts or secrets mean ``allowlist``, and so does an agent that needs some.
     """
     fields = Fields(values, _CREATE)
     command = fields.get("command", command_line, ())
-    agent = fields.get("agent", one_of(AGENTS), "command" if command else "shell")
+    agent = fields.get("agent", one_of(AGENTS), "command" if command else DEFAULT_AGENT)
     if (agent == "command") != bool(command):
         raise InvalidInput(
             f'agent "{agent}" ' + ("takes no command" if command else "needs a command"),

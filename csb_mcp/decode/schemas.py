@@ -9,7 +9,16 @@ from csb_mcp.config import FORWARDS, NETWORKS
 from csb_mcp.decode.conditions import AGENT_STATES, CONDITIONS, MAX_TOKENS
 from csb_mcp.decode.desktop import BUTTONS, MAX_CLICKS, MAX_NOTCHES, MAX_POINTS
 from csb_mcp.decode.egress import MAX_HOST, MAX_HOSTS, MAX_SECRETS
-from csb_mcp.decode.requests import AGENTS, FORMATS, MAX_LOG, MAX_TURNS, MODES, TARGETS, WORKSPACES
+from csb_mcp.decode.requests import (
+    AGENTS,
+    DEFAULT_AGENT,
+    FORMATS,
+    MAX_LOG,
+    MAX_TURNS,
+    MODES,
+    TARGETS,
+    WORKSPACES,
+)
 from csb_mcp.decode.shapes import (
     NO_CONTROLS,
     Arguments,
@@ -67,7 +76,7 @@ CREATE = Arguments(
         ),
         "name": {"type": "string", "pattern": _NAME, "description": "Unique name"},
         "backend": {"type": "string", "pattern": _NAME, "default": "bubblewrap"},
-        "agent": choice("What runs in it; command: see there", AGENTS, default="shell"),
+        "agent": choice("What runs in it; with a command, command", AGENTS, default=DEFAULT_AGENT),
         "command": {
             "anyOf": [
                 {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
@@ -82,8 +91,8 @@ CREATE = Arguments(
         },
         "network": {
             "anyOf": [{"enum": list(NETWORKS)}, {"type": "boolean"}],
-            "description": "true means full, false none; by default none, but allowlist with "
-            "hosts, secrets or an agent that needs it",
+            "description": "true means full, false none; by default allowlist with hosts, "
+            "secrets or an agent that needs it, else none",
         },
         "workspace": choice("How it sees the project", WORKSPACES, default="direct"),
         "geometry": {

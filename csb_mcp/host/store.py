@@ -170,10 +170,16 @@ class SqliteStore:
             " where sequence > ?1 and (?2 is null or sandbox = ?2) order by sequence"
         )
         rows = await self._run(lambda db: db.execute(query, (after, sandbox)).fetchall())
-        return [
-            Event(sequence=r[0], time=r[1], sandbox=r[2], kind=r[3], data=json.loads(r[4]))
-            for r in rows
-        ]
+        return [_event(row) for row in rows]
+
+    async def recent_events(self, sandbox: str, count: int) -> list[Event]:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = (
+            "select sequence, time, sandbox, kind, data from events"
+            " where sandbox = ? order by sequence desc limit ?"
+        )
+        rows = await self._run(lambda db: db.execute(query, (sandbox, count)).fetchall())
+        return [_event(row) for row in reversed(rows)]
 
     async def last_event(self) -> int:
         """See :class:`~csb_mcp.ports.Store`."""
@@ -323,6 +329,11 @@ def _kept_count(data: dict[str, Any] | None) -> KeptCount | None:
 def _counted(data: dict[str, Any]) -> Counted:
     models = {name: ModelUsage(**used) for name, used in data.pop("models").items()}
     return Counted(models=models, **data)
+
+
+def _event(row: tuple[int, float, str, str, str]) -> Event:
+    sequence, when, sandbox, kind, data = row
+    return Event(sequence=sequence, time=when, sandbox=sandbox, kind=kind, data=json.loads(data))
 
 
 def _load(text: str) -> Sandbox:

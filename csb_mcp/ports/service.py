@@ -219,6 +219,10 @@ class SandboxService(Protocol):
         """What this host lacks, piece by piece. Starts short processes: call it in a thread."""
         ...
 
+    async def recent_events(self, sandbox: str, count: int) -> Sequence[Event]:
+        """The last ``count`` events of a sandbox, oldest first. Raises as get."""
+        ...
+
     def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """Events as they happen; first those after sequence number ``after``, if given."""
         ...

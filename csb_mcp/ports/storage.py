@@ -156,6 +156,10 @@ class Store(Protocol):
         """Events with a greater sequence number, oldest first."""
         ...
 
+    async def recent_events(self, sandbox: str, count: int) -> list[Event]:
+        """The last ``count`` of a sandbox, oldest first."""
+        ...
+
     async def last_event(self) -> int:
         """The greatest sequence number ever given, 0 if none."""
         ...

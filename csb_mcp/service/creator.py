@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CreateFailed, CsbError
+from csb_mcp.errors import CreateFailed, CsbError, HostUnable
 from csb_mcp.lib.text import one_line
 from csb_mcp.lib.units import size_text
 from csb_mcp.model import (
@@ -87,7 +87,11 @@ class Creator(Core):
         agent = self._pieces.agents.get(spec.agent)
         if agent is None:
             return None
-        return await asyncio.to_thread(agent.program, self._settings, spec.command)
+        try:
+            return await asyncio.to_thread(agent.program, self._settings, spec.command)
+        except HostUnable as error:
+            hint = '; or give agent="shell"'
+            raise HostUnable(error.message, field="agent", hint=f"{error.hint}{hint}") from error
 
     async def _give(self, sandbox: Sandbox, task: str) -> None:
         """Its first prompt. Its lock is not held: its watch must be able to see it ready."""

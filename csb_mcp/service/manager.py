@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError, InvalidInput
@@ -131,7 +132,14 @@ class Manager(Supervision, Desktop, WayOuts):
 
     def problems(self) -> Sequence[Problem]:
         """See :class:`~csb_mcp.ports.SandboxService`."""
-        return self._pieces.problems()
+        agents = self._pieces.agents.values()
+        lacking = [problem for agent in agents for problem in agent.problems(self._settings)]
+        named = [replace(problem, what=f"agent {problem.what}") for problem in lacking]
+        return [*self._pieces.problems(), *named]
+
+    async def recent_events(self, sandbox: str, count: int) -> Sequence[Event]:
+        """See :class:`~csb_mcp.ports.SandboxService`."""
+        return await self._store.recent_events(self._registry.find(sandbox).id, count)
 
     def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """See :class:`~csb_mcp.ports.SandboxService`."""

@@ -57,6 +57,7 @@ from csb_mcp.model import (
     Source,
     TerminalText,
     TerminalView,
+    TokensOver,
     TriedHost,
     Verdict,
     Verification,
@@ -86,12 +87,18 @@ class FakeService:
         self.log_start = 0  # what lies before it is no longer kept
         self.happened: list[Event] = []
         self.readers = self.followers = self.watched = 0  # of the log, of events, of changes
-        self.news, self.printed, self.drawn = Pulse(), Pulse(), Pulse()
+        self.news, self.printed, self.drawn, self.spent = Pulse(), Pulse(), Pulse(), Pulse()
+        self.used = ModelUsage(input=10, output=20)
 
     def print(self, data: bytes) -> None:
         """Add to the log that all sandboxes share; who follows it is woken."""
         self.log += data
         self.printed.beat()
+
+    def spend(self, tokens: int) -> None:
+        """Its agent uses tokens."""
+        self.used += ModelUsage(output=tokens)
+        self.spent.beat()
 
     def happen(self, kind: str, sandbox: str = "x", **data: str) -> None:
         """Something happens."""
@@ -131,6 +138,7 @@ class FakeService:
             limits=Limits(asked={"ttl": "60 s"} if spec.ttl else {}, enforced_by={"ttl": "daemon"}),
             attach="tmux -S /x attach",
             allowed_hosts=spec.allow_hosts,
+            agent_state=AgentState.READY if spec.agent == "claude" else AgentState.NONE,
         )
         self.sandboxes[sandbox.id] = sandbox
         return sandbox
@@ -215,7 +223,7 @@ class FakeService:
         )
         state, asked = AgentState.QUESTION, self.question
         fault = AgentFault(kind="network", words="no\x07 way out", hint="allow its host")
-        used = ModelUsage(input=10, output=20)
+        used = self.used
         return Observation(
             record=record,
             agent=AgentView(state=state, since=1.5, evidence=said, question=asked, fault=fault),
@@ -323,12 +331,14 @@ class FakeService:
     ) -> WaitResult:
         """Satisfied at once by any TerminalText; else it takes the whole timeout.
 
-        An empty text, which stands in every row, waits for ``printed``; a screen for ``drawn``.
+        An empty text, which stands in every row, waits for ``printed``; a screen for ``drawn``;
+        tokens for ``spent``.
         """
         self._called("wait", until=until, mode=mode, cursor=cursor)
         found = [self._find(sandbox).id for sandbox in sandboxes]
         cursors = {sandbox: f"{sandbox}.2" for sandbox in found}
-        if (condition := until[0]) == TerminalText("") or isinstance(condition, ScreenChanged):
+        condition = until[0]
+        if condition == TerminalText("") or isinstance(condition, (ScreenChanged, TokensOver)):
             return await self._change(found[0], condition, timeout)
         for index, condition in enumerate(until):
             if isinstance(condition, EgressAsked):
@@ -346,7 +356,11 @@ class FakeService:
         return WaitResult(False, (), cursors, timeout)
 
     async def _change(self, sandbox: str, condition: Condition, timeout: float) -> WaitResult:
-        pulse = self.drawn if isinstance(condition, ScreenChanged) else self.printed
+        pulse = self.printed
+        if isinstance(condition, ScreenChanged):
+            pulse = self.drawn
+        elif isinstance(condition, TokensOver):
+            pulse = self.spent
         self.watched += 1
         seen = pulse.count
         try:
@@ -439,6 +453,11 @@ class FakeService:
     def problems(self) -> Sequence[Problem]:
         self._called("problems")
         return [Problem("bwrap", "is not installed", "apt install bubblewrap")]
+
+    async def recent_events(self, sandbox: str, count: int) -> Sequence[Event]:
+        self._called("recent_events")
+        found = self._find(sandbox).id
+        return [event for event in self.happened if event.sandbox == found][-count:]
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         self._called("events", after=after)

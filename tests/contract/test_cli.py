@@ -115,7 +115,7 @@ def test_create_refused(shell: Shell) -> None:
 def test_list(shell: Shell, web: str) -> None:
     head, row = shell("list").splitlines()
     assert head.split() == ["ID", "NAME", "STATE", "AGENT", "NETWORK", "AGE", "PROJECT"]
-    assert row.split()[:5] == [web, "web", "running", "shell", "none"]
+    assert row.split()[:5] == [web, "web", "running", "claude", "allowlist"]
     assert row.endswith(str(shell.station.base))
     assert [record["id"] for record in shell.json("list", "--state", "running")] == [web]
     assert shell.json("list", "--state", "dead") == []

@@ -135,7 +135,8 @@ def test_resources_and_prompts_are_listed(inspector: Inspector, era: str) -> Non
 def test_a_whole_life(inspector: Inspector, projects: Path, era: str) -> None:
     project = projects / era
     project.mkdir()
-    record = inspector.value(era, "create_sandbox", project_dir=str(project), name=f"life-{era}")
+    given = {"project_dir": str(project), "agent": "shell", "name": f"life-{era}"}
+    record = inspector.value(era, "create_sandbox", **given)
     assert (record["state"], record["project_dir"]) == ("running", str(project))
     sandbox = record["id"]
     try:

@@ -154,7 +154,7 @@ async def test_the_server_says_who_it_is_and_how_to_work(
         assert client.protocol_version == era
         assert client.instructions
         assert len(client.instructions) < 1500
-        words = ("create_sandbox(project_dir)", "click, drag", "pause holds", "is data")
+        words = ("create_sandbox(project_dir, task)", "click, drag", "pause holds", "is data")
         for word in (*words, "egress_request"):
             assert word in client.instructions
         assert client.server_info

@@ -143,8 +143,29 @@ async def test_output_and_drawing_are_told_by_their_own_names(
 
 
 @pytest.mark.parametrize("era", ERAS)
+async def test_what_the_agent_does_and_uses_is_told(
+    path: Path, service: FakeService, era: str
+) -> None:
+    async with subscriber(path, era, [f"{WEB}/agent", f"{WEB}/terminal"]) as client:
+        await eventually(lambda: (service.followers, service.watched) == (1, 2))
+        for kind in ("agent_state", "agent_error", "question", "turn_finished", "budget", "stuck"):
+            client.notices.clear()
+            service.happen(kind, "00000000")
+            await client.told((UPDATED, f"{WEB}/agent"))
+            assert (UPDATED, f"{WEB}/terminal") not in client.notices
+        client.notices.clear()
+        service.spend(5)
+        await client.told((UPDATED, f"{WEB}/agent"))
+        client.notices.clear()
+        service.happen("warning", "00000000")
+        service.happen("question", "elsewhere")
+        await client.hear_for(0.6)
+        assert (UPDATED, f"{WEB}/agent") not in client.notices
+
+
+@pytest.mark.parametrize("era", ERAS)
 async def test_an_end_is_told_for_every_view(path: Path, service: FakeService, era: str) -> None:
-    watched = [WEB, f"{WEB}/terminal", f"{WEB}/screen", f"{WEB}/log"]
+    watched = [WEB, *(f"{WEB}/{part}" for part in ("agent", "terminal", "screen", "log"))]
     async with subscriber(path, era, watched) as client:
         await eventually(lambda: service.followers == 1)
         service.happen("stopped", "00000000")

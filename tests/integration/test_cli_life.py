@@ -28,7 +28,9 @@ def station() -> Iterator[Station]:
 @pytest.fixture
 def web(station: Station) -> Iterator[str]:
     """Id of a real sandbox of that name."""
-    status, out, err = station.run("create", "project", "--name", "web", "--json")
+    status, out, err = station.run(
+        "create", "project", "--name", "web", "--agent", "shell", "--json"
+    )
     assert status == 0, err
     yield json.loads(out)["id"]
     assert station.run("delete", "web")[0] == 0

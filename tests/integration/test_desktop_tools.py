@@ -108,7 +108,7 @@ async def test_a_form_is_filled_and_sent(station: Station, base: Path) -> None:
     (project / "index.html").write_text(PAGE)
     (project / "server.py").write_text(SERVER)
     async with station.client() as client:
-        await call(client, "create_sandbox", project_dir=str(project), name="form")
+        await call(client, "create_sandbox", project_dir=str(project), agent="shell", name="form")
         for command in ("python3 server.py", "chromium http://127.0.0.1:8000/"):
             await call(client, "run_command", sandbox="form", command=command, background=True)
             if "server" in command:

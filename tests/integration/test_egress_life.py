@@ -94,7 +94,9 @@ async def test_a_host_is_asked_for_and_answered(
     mcp: Client,
     rest: httpx2.AsyncClient,
 ) -> None:
-    made, _ = await called(mcp, "create_sandbox", project_dir=str(project), network="allowlist")
+    made, _ = await called(
+        mcp, "create_sandbox", project_dir=str(project), agent="shell", network="allowlist"
+    )
     sandbox = made["id"]
     inside, one = Inside(app, sandbox), f"/api/sandboxes/{sandbox}"
     assert "allow_host" not in await listed(mcp)
@@ -136,7 +138,7 @@ async def test_a_host_is_asked_for_and_answered(
 async def test_the_way_out_survives_a_daemon_and_a_proxy(
     app: App, project: Path, settings: Settings, mcp: Client
 ) -> None:
-    words = {"project_dir": str(project), "allow_hosts": ["a.test"]}
+    words = {"project_dir": str(project), "agent": "shell", "allow_hosts": ["a.test"]}
     made, _ = await called(mcp, "create_sandbox", **words)
     sandbox = made["id"]
     assert made["network"] == "allowlist"
@@ -185,7 +187,7 @@ async def past_events(app: App, sandbox: str) -> AsyncIterator[Any]:
 async def test_a_sandbox_that_is_attacked_first(
     app: App, project: Path, settings: Settings, rest: httpx2.AsyncClient
 ) -> None:
-    body = {"project_dir": str(project), "network": "allowlist", "verify": True}
+    body = {"project_dir": str(project), "agent": "shell", "network": "allowlist", "verify": True}
     made = await rest.post("/api/sandboxes", json=body)
     assert made.status_code == 201, made.text
     sandbox = made.json()["id"]

@@ -94,6 +94,12 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return result.structured_content or {"text": text(result), "result": result}
 
 
+async def create(client: Client, project: Path, **more: Any) -> dict[str, Any]:
+    """A sandbox with a shell, as it is told."""
+    given = {"project_dir": str(project), "agent": "shell"}
+    return await call(client, "create_sandbox", **given, **more)
+
+
 def text(result: CallToolResult) -> str:
     """All text blocks."""
     return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
@@ -116,7 +122,7 @@ async def test_a_whole_life_in_both_eras(
     async with station.client(era) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"create_sandbox", "send_keys", "wait", "screenshot", "stop", "metrics"} <= names
-        made = await call(client, "create_sandbox", project_dir=str(project), name="web")
+        made = await create(client, project, name="web")
         assert made["state"] == "running"
         sent = await call(client, "send_keys", sandbox="web", text="echo $((6*7))", keys="Enter")
         cursor = re.search(rf"{made['id']}\.\S+", str(sent["text"]))
@@ -165,7 +171,7 @@ async def test_a_daemon_killed_at_any_moment_loses_and_leaves_nothing(station: S
     randomness = random.Random(11)
     project = project_in(station.base)
     async with station.client() as client:
-        keeper = await call(client, "create_sandbox", project_dir=str(project), name="keeper")
+        keeper = await create(client, project, name="keeper")
         await call(client, "run_command", sandbox="keeper", command="echo kept > ~/kept")
     for moment in range(10):
         work = asyncio.create_task(_busy(station, project))
@@ -210,7 +216,7 @@ async def _busy(station: Station, project: Path) -> None:
 
         async def live() -> None:
             while True:
-                made = (await call(client, "create_sandbox", project_dir=str(project)))["id"]
+                made = (await create(client, project))["id"]
                 await call(client, "run_command", sandbox=made, command="true")
                 await call(client, "stop", sandbox=made)
                 await call(client, "delete", sandbox=made)

@@ -175,6 +175,7 @@ async def test_the_earlier_managers_life_of_a_sandbox(base: Path) -> None:
             "name": "one",
             "backend": "bubblewrap",
             "project_dir": str(project),
+            "agent": "shell",
             "network": False,
             "command": ["bash", "-c", "echo 'it ran'; exec sleep 1000"],
         }
@@ -198,7 +199,10 @@ async def test_a_live_log_of_a_real_sandbox(base: Path) -> None:
     project = project_in(base)
     async with daemon(base, COMMAND) as running, running.client() as client:
         made = await ok(
-            await client.post("/api/sandboxes", json={"project_dir": str(project)}), 201
+            await client.post(
+                "/api/sandboxes", json={"project_dir": str(project), "agent": "shell"}
+            ),
+            201,
         )
         one = f"/api/sandboxes/{made['id']}"
         try:

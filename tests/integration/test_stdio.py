@@ -308,6 +308,20 @@ def test_doctor_looks_itself_where_none_runs(station: Station) -> None:
     assert "repair: Look through it, then: chmod" in out
 
 
+def test_doctor_tells_of_agents_that_are_not_here(station: Station) -> None:
+    station.command = Path(sys.executable).with_name("csb-mcp")
+    station.env["CSB_MCP_CLAUDE"] = "/nowhere/claude"
+    status, out, _ = station.run("doctor")
+    assert status == 0, "others can be made all the same"
+    words = (
+        "- agent claude: /nowhere/claude is not a program\n  repair: correct the setting `claude`"
+    )
+    assert words in out
+    problems = json.loads(station.run("doctor", "--json")[1])["problems"]
+    (told,) = (problem for problem in problems if problem["what"] == "agent claude")
+    assert (told["repair"], told["fatal"]) == ("correct the setting `claude`", False)
+
+
 def test_help_and_version(station: Station) -> None:
     assert station.run("--version")[:2] == (0, f"csb-mcp {__version__}\n")
     status, out, _ = station.run("stdio", "--help")
@@ -433,7 +447,9 @@ def test_a_real_sandbox_outlives_a_killed_daemon(station: Station) -> None:
     project.mkdir()
     status, out, _ = station.run("doctor")
     assert (status, out.splitlines()[-1]) == (0, "Sandboxes can be made.")
-    create = request(1, "create_sandbox", {"project_dir": str(project), "name": "web"})
+    create = request(
+        1, "create_sandbox", {"project_dir": str(project), "agent": "shell", "name": "web"}
+    )
     _, out, err = station.run("stdio", given=create)
     assert structured(out)["state"] == "running", err
     try:

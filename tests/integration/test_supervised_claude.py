@@ -1,7 +1,5 @@
 """The service supervises the real Claude Code: task, question, answer, end of the turn, cost."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,7 @@ from csb_mcp.model import (
     TurnFinished,
 )
 from csb_mcp.service.manager import Manager
-from tests.support import fake_api
-from tests.support.claude_inside import KEY, PORT, PROGRAM
+from tests.support.claude_inside import KEY, PORT, PROGRAM, with_api
 from tests.support.fake_api import Script
 from tests.support.sandboxes import (
     mentions,
@@ -50,15 +47,6 @@ async def until(service: Manager, sandbox: str, cursor: str, condition: Conditio
     seen = (await service.observe(sandbox, cursor=None)).terminal
     assert found.satisfied, "\n".join(text for _, text in seen.rows)
     return found.matches[0]
-
-
-def with_api(project: Path) -> Path:
-    (project / ".api").mkdir()
-    shutil.copy(str(fake_api.__file__), project / ".api/fake_api.py")
-    if os.getuid() == 0:
-        for path in (project, project / ".api"):
-            path.chmod(0o777)
-    return project
 
 
 async def serve(service: Manager, sandbox: str) -> None:

@@ -1,7 +1,9 @@
 """The real Claude Code in a real sandbox, with a Messages API of ours on its own loopback."""
 
 import json
+import os
 import platform
+import shutil
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,16 @@ MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform
 PROGRAM = REPOSITORY / f".venv/npm/node_modules/@anthropic-ai/claude-code-linux-{MACHINE}/claude"
 KEY = "sk-ant-test-0000000000-0000000000-0000"
 PORT = 8787
+
+
+def with_api(project: Path) -> Path:
+    """The project with the API's program in ``.api``, where a test may script it."""
+    (project / ".api").mkdir()
+    shutil.copy(str(fake_api.__file__), project / ".api/fake_api.py")
+    if os.getuid() == 0:
+        for path in (project, project / ".api"):
+            path.chmod(0o777)
+    return project
 
 
 @asynccontextmanager

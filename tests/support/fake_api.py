@@ -9,6 +9,8 @@ A turn is an object with any of::
     text      what the model says
     think     seconds for which it thinks before that
     tools     [[name, arguments], ...]: what it calls then
+    find      {name: pattern}: where `tools` has <name>, what group 1 of the pattern is where it
+              matched last in what tools gave so far; if nowhere, an error 400 ends the story
     usage     numbers that differ from USAGE
     status    an error instead: 529, 429, 401, ...; `times` how often (once), `words` of its own
     delay     seconds before the first byte
@@ -17,6 +19,7 @@ A turn is an object with any of::
 
 import itertools
 import json
+import re
 import sys
 import threading
 import time
@@ -46,9 +49,13 @@ Turn = Mapping[str, Any]
 
 
 class Script:
-    """The two files in ``folder``; written by the test, read by the server, and the reverse."""
+    """The two files in ``folder``; written by the test, read by the server, and the reverse.
+
+    ``bodies``: all that was asked, whole, where server and test are one process.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.bodies: list[dict[str, Any]] = []
         self._turns = folder / "turns.jsonl"
         self._requests = folder / "requests.jsonl"
         self._given: Counter[int] = Counter()
@@ -65,10 +72,11 @@ class Script:
             return []
         return [json.loads(line) for line in self._requests.read_text().splitlines()]
 
-    def record(self, request: Mapping[str, Any]) -> None:
+    def record(self, request: Mapping[str, Any], body: dict[str, Any]) -> None:
         """Keep what was asked."""
         with self._lock, self._requests.open("a") as file:
             file.write(json.dumps(request) + "\n")
+            self.bodies.append(body)
 
     def turn(self, *, side: bool) -> Turn:
         """The next one for the main loop, or for a subagent."""
@@ -118,9 +126,11 @@ class Handler(BaseHTTPRequestHandler):
                 "last": _news(request["messages"]),
                 "tools": [tool.get("name") for tool in request["tools"]],
                 "key": self.headers.get("x-api-key") or self.headers.get("authorization"),
-            }
+            },
+            request,
         )
         turn = self.script.turn(side=MAIN_ONLY not in (t.get("name") for t in request["tools"]))
+        turn = filled(turn, request["messages"])
         time.sleep(turn.get("delay", 0))
         if status := turn.get("status"):
             words = turn.get("words", WORDS.get(status, "No"))
@@ -212,6 +222,30 @@ def _thoughts(seconds: float) -> Iterator[dict[str, str]]:
     yield {"type": "signature_delta", "signature": "made up"}
 
 
+def filled(turn: Turn, messages: Sequence[Mapping[str, Any]]) -> Turn:
+    """The turn with what it looks for put in; an error if that is nowhere."""
+    words = json.dumps(turn.get("tools", ()))
+    given = "\n".join(results(messages))
+    for name, pattern in turn.get("find", {}).items():
+        found = re.findall(pattern, given)
+        if not found:
+            return {"status": 400, "words": f"no tool gave {pattern!r}"}
+        words = words.replace(f"<{name}>", json.dumps(found[-1])[1:-1])
+    return {**turn, "tools": json.loads(words)}
+
+
+def results(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts of what tools gave, oldest first."""
+    said = [block for message in messages for block in blocks(message)]
+    return [_texts(block) for block in said if block["type"] == "tool_result"]
+
+
+def blocks(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What a message, or a tool's result, is made of."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def _news(messages: Sequence[Mapping[str, Any]]) -> str:
     """What was said since the model spoke."""
     fresh = itertools.takewhile(lambda message: message["role"] != "assistant", reversed(messages))
@@ -219,17 +253,22 @@ def _news(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _texts(message: Mapping[str, Any]) -> str:
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    blocks = cast("Sequence[Mapping[str, Any]]", content)
-    return "\n".join(str(block.get("text") or block.get("content") or "") for block in blocks)
+    words = (block.get("text") or block.get("content") or "" for block in blocks(message))
+    return "\n".join(map(str, words))
 
 
-def server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
+    """Answers by ``script``."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.script = Script(folder)
+        values = {"script": self.script, "numbers": itertools.count(1)}
+        super().__init__(("127.0.0.1", port), type("Bound", (Handler,), values))
+
+
+def server(folder: Path, port: int = 0) -> Server:
     """A server for the script in ``folder``; the caller serves and closes it."""
-    values = {"script": Script(folder), "numbers": itertools.count(1)}
-    return ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), values))
+    return Server(folder, port)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,10 @@ def refusal(call: Callable[[Any], object], value: object) -> InvalidInput:
 
 
 def test_a_spec_has_the_documented_defaults() -> None:
-    assert decode.sandbox_spec({"project_dir": "/p"}) == SandboxSpec(project_dir=Path("/p"))
+    claude = SandboxSpec(project_dir=Path("/p"), agent="claude", network="allowlist")
+    assert decode.sandbox_spec({"project_dir": "/p"}) == claude
+    shell = decode.sandbox_spec({"project_dir": "/p", "agent": "shell"})
+    assert shell == SandboxSpec(project_dir=Path("/p"))
 
 
 def test_a_full_spec() -> None:
@@ -87,14 +90,18 @@ def test_null_means_not_given() -> None:
     assert decode.sandbox_spec({"project_dir": "/p", "name": None, "env": None}).name is None
 
 
-def test_the_earlier_managers_network_is_taken() -> None:
-    assert decode.sandbox_spec({"project_dir": "/p", "network": True}).network == "full"
-    assert decode.sandbox_spec({"project_dir": "/p", "network": False}).network == "none"
+def test_the_earlier_managers_body_means_what_it_meant() -> None:
+    """Its sandboxes ran Claude Code, with the network or without."""
+    body = {"name": "web", "backend": "bubblewrap", "project_dir": "/p"}
+    for network, name in ((True, "full"), (False, "none")):
+        spec = decode.sandbox_spec({**body, "network": network})
+        assert (spec.agent, spec.network) == ("claude", name)
 
 
 def test_a_command_means_the_agent_that_runs_it() -> None:
     spec = decode.sandbox_spec({"project_dir": "/p", "command": "make && ./run"})
     assert (spec.agent, spec.command) == ("command", ("bash", "-c", "make && ./run"))
+    assert spec.network == "none"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +181,8 @@ def test_hosts_of_a_create() -> None:
     hosts = "github, *.b.example:8443 github"
     text = decode.sandbox_spec({"project_dir": "/p", "allow_hosts": hosts})
     assert text.allow_hosts == ("github", "*.b.example:8443")
-    assert decode.sandbox_spec({"project_dir": "/p", "allow_hosts": []}).network == "none"
+    none = decode.sandbox_spec({"project_dir": "/p", "agent": "shell", "allow_hosts": []})
+    assert none.network == "none"
     secret = decode.sandbox_spec({"project_dir": "/p", "secrets": "api", "forward": "git gpu"})
     assert (secret.network, secret.secrets, secret.forward) == (
         *("allowlist", ("api",)),

@@ -140,10 +140,13 @@ async def test_events_are_numbered_across_deletes_and_restarts(tmp_path: Path) -
     assert await store.events(0) == [first, other]
     assert await store.events(0, "b1234567") == [other]
     assert await store.events(first.sequence) == [other]
+    last = await store.append_event("a1234567", "stopped", {})
+    assert await store.recent_events("a1234567", 9) == [first, last]
+    assert await store.recent_events("a1234567", 1) == [last]
     await store.delete("b1234567")
     await store.close()
     store = await SqliteStore.open(tmp_path / "s.db")
-    assert await store.last_event() == other.sequence
+    assert await store.last_event() == last.sequence
     assert (await store.append_event("c", "x", {})).sequence > other.sequence
     await store.close()
 

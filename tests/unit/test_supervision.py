@@ -3,18 +3,20 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp.server.subscriptions import ResourceUpdated, ServerEvent
 
-from csb_mcp.config import Price, Secret
+from csb_mcp.config import Price, Secret, Settings
 from csb_mcp.errors import (
     Conflict,
     CreateFailed,
     DeadlineExceeded,
+    HostUnable,
     InvalidInput,
     PromptNotSubmitted,
 )
@@ -28,6 +30,7 @@ from csb_mcp.model import (
     CostOver,
     Message,
     ModelUsage,
+    Problem,
     QuestionAsked,
     SandboxSpec,
     SandboxState,
@@ -37,10 +40,14 @@ from csb_mcp.model import (
     TurnFinished,
     WaitResult,
 )
+from csb_mcp.ports import Program
 from csb_mcp.service.agents import fusion, needs, prompts, stuck
 from csb_mcp.service.agents.stuck import Circles
 from csb_mcp.service.agents.watch import AgentWatch
+from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
+from csb_mcp.transports.mcp.contents import agent_text
+from csb_mcp.transports.mcp.updates import Updates
 from tests.support.fake_agent import FakeAgent
 from tests.support.fake_pieces import Terminal, World, eventually, happened, registry
 
@@ -563,6 +570,37 @@ async def test_a_task_that_is_not_taken_leaves_nothing(service: Manager, world: 
     assert list((world.settings.state_dir / "sandboxes").glob("*")) == []
 
 
+class Missing(FakeAgent):
+    """Not installed here."""
+
+    def program(self, settings: Settings, command: Sequence[str]) -> Program:
+        raise HostUnable("fake is not installed", hint="install fake")
+
+    def problems(self, settings: Settings) -> Sequence[Problem]:
+        return (Problem("fake", "fake is not installed", "install fake", fatal=False),)
+
+
+async def test_an_agent_that_is_not_installed_is_said_and_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_pieces(_: Pieces) -> list[Problem]:
+        return [Problem("a piece", "lacks", "mend")]
+
+    world.agents["fake"] = Missing()
+    monkeypatch.setattr(Pieces, "problems", of_pieces)
+    async with world.service() as service:
+        with pytest.raises(HostUnable, match="fake is not installed") as caught:
+            await service.create(SandboxSpec(project_dir=world.project, agent="fake"))
+        assert caught.value.field == "agent"
+        assert caught.value.hint == 'install fake; or give agent="shell"'
+        assert await service.list() == []
+        assert world.trees == {}
+        assert [(problem.what, problem.fatal) for problem in service.problems()] == [
+            ("a piece", True),
+            ("agent fake", False),
+        ]
+
+
 async def test_only_an_agent_takes_a_task(service: Manager, world: World) -> None:
     with pytest.raises(InvalidInput, match="task"):
         await service.create(SandboxSpec(project_dir=world.project, task="go"))
@@ -840,3 +878,35 @@ def test_an_error_that_it_tries_to_get_over() -> None:
     assert circles.look(view, None, 0, 320.0) is None  # it got over it
     assert circles.look(view, banner, 0, 330.0) is None
     assert circles.look(view, banner, 0, 460.0) is not None
+
+
+# --- its resource
+
+
+async def test_a_subscriber_is_told_what_it_does_and_uses(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    updates, told = Updates(service), list[ServerEvent]()
+    uri = f"csb://sandbox/{inside.id}/agent"
+    leave, release = updates.subscribe(told.append), await updates.watch(uri)
+    try:
+        await inside.shows("ready")
+        await eventually(lambda: ResourceUpdated(uri) in told)
+        await asyncio.sleep(0.6)  # no more is told of that
+        told.clear()
+        inside.news.append(Transcript(messages=(message(99),)))
+        await eventually(lambda: ResourceUpdated(uri) in told)
+        assert json.loads(await agent_text(service, inside.id))["usage"]["total"]["output"] == 99
+        kinds = [event.kind for event in await service.recent_events(inside.id, 1)]
+        assert kinds == ["agent_state"]
+    finally:
+        release()
+        leave()
+    await eventually(lambda: updates.tasks == 0)
+
+
+async def test_a_shell_has_no_agent_to_follow(service: Manager, world: World) -> None:
+    shell = (await service.create(SandboxSpec(project_dir=world.project))).id
+    updates = Updates(service)
+    release = await updates.watch(f"csb://sandbox/{shell}/agent")
+    await eventually(lambda: updates.tasks == 0)
+    release()

@@ -45,7 +45,7 @@ def _each(client: Client, project: Path) -> Iterator[Json]:
 
 
 def _one(client: Client, project: Path, network: str) -> Json:
-    body = {"project_dir": str(project), "network": network}
+    body = {"project_dir": str(project), "agent": "shell", "network": network}
     made = client.post("/api/sandboxes", body, timeout=_SECONDS, doing="creating").json()
     path = sandbox_path(made["id"])
     try:

@@ -48,9 +48,9 @@ class _Story:
     def play(self, project: Path, line: Line) -> Json:
         """Create to delete."""
         self._title("1. A sandbox on a project folder.")
-        self._told(f"csb-mcp create {project} --name demo")
+        self._told(f"csb-mcp create {project} --name demo --agent shell")
         began = time.monotonic()
-        body = {"project_dir": str(project), "name": "demo"}
+        body = {"project_dir": str(project), "name": "demo", "agent": "shell"}
         record = self._client.post("/api/sandboxes", body, timeout=_SECONDS).json()
         took = time.monotonic() - began
         self._answer(f"{record['id']} {record['state']} after {took * 1000:.0f} ms")

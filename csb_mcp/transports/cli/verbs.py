@@ -150,7 +150,7 @@ _LIFE = (
                 "--agent",
                 "who works in it",
                 choices=("claude", "shell", "command"),
-                default="shell",
+                default="claude",
             ),
             Argument("--task", "the first prompt of its agent", value="TEXT"),
             *_BUDGET,

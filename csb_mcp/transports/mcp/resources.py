@@ -28,19 +28,27 @@ from mcp_types import (
 from csb_mcp import decode
 from csb_mcp.errors import Ambiguous, CsbError, InvalidInput, NotFound
 from csb_mcp.lib.text import one_line
-from csb_mcp.model import Sandbox
+from csb_mcp.model import AgentState, Sandbox
 from csb_mcp.ports import SandboxService
-from csb_mcp.transports.mcp.contents import as_base64, log_text, record_text, screen, terminal_text
+from csb_mcp.transports.mcp.contents import (
+    agent_text,
+    as_base64,
+    events_text,
+    log_text,
+    record_text,
+    screen,
+    terminal_text,
+)
 from csb_mcp.transports.mcp.tool import explain
 
 log = logging.getLogger(__name__)
 
 SANDBOXES = "csb://sandboxes"
-_ADDRESS = re.compile(r"csb://sandbox/([^/?#]{1,200})(?:/(terminal|screen|log))?")
+_ADDRESS = re.compile(r"csb://sandbox/([^/?#]{1,200})(?:/(agent|terminal|screen|log|events))?")
 _PAGE = 25  # sandboxes in one part of the list
 _MAX_SHOWN = 100  # characters of an address in an error
 
-Part = Literal["", "terminal", "screen", "log"]
+Part = Literal["", "agent", "terminal", "screen", "log", "events"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,15 @@ VIEWS = (
         read=record_text,
     ),
     View(
+        part="agent",
+        title="Agent",
+        description="What its agent does, by which evidence; its question; tokens and cost. All of "
+        "it is the sandbox's word",
+        mime_type="application/json",
+        priority=0.9,
+        read=agent_text,
+    ),
+    View(
         part="terminal",
         title="Terminal",
         description="Screen of its terminal as text, marked as data that the sandbox printed",
@@ -97,6 +114,14 @@ VIEWS = (
         mime_type="text/plain",
         priority=0.3,
         read=log_text,
+    ),
+    View(
+        part="events",
+        title="Events",
+        description="What happened to it lately: states, questions, ends of turns, hosts asked for",
+        mime_type="text/plain",
+        priority=0.4,
+        read=events_text,
     ),
 )
 _BY_PART = {view.part: view for view in VIEWS}
@@ -126,7 +151,7 @@ class Resources:
             raise MCPError(INVALID_PARAMS, "that part of the list is gone: list from the beginning")
         start = 0 if cursor is None else ids.index(cursor) + 1
         page = sandboxes[start : start + _PAGE]
-        found = [_described(view, sandbox) for sandbox in page for view in VIEWS]
+        found = [_described(view, sandbox) for sandbox in page for view in views_of(sandbox)]
         return ListResourcesResult(
             resources=found if cursor else [LISTED, *found],
             next_cursor=page[-1].id if start + _PAGE < len(sandboxes) else None,
@@ -172,6 +197,12 @@ class Resources:
             blob = as_base64(content)
             return BlobResourceContents(uri=uri, mime_type=view.mime_type, blob=blob)
         return _text(uri, view.mime_type, content)
+
+
+def views_of(sandbox: Sandbox) -> list[View]:
+    """All but that of its agent, if it has none."""
+    without = sandbox.agent_state is AgentState.NONE
+    return [view for view in VIEWS if view.part != "agent" or not without]
 
 
 def _text(uri: str, mime_type: str, text: str) -> TextResourceContents:

@@ -38,16 +38,16 @@ a unique prefix of it, or a name.
 How to work:
 """
 _STEPS = {  # by the tool without which a step makes no sense
-    "create_sandbox": "create_sandbox(project_dir) gives an id.",
+    "create_sandbox": "create_sandbox(project_dir, task) sets Claude Code to work; with "
+    'agent="shell" you do.',
+    "observe": "Supervise it: wait, observe, answer, send_prompt; prove its work by run_command.",
     "send_keys": 'send_keys(sandbox, text="make", keys=["Enter"]) types into the terminal and '
-    "gives a cursor. Or run_command for one command whose output you want.",
-    "wait": 'wait(sandboxes, until=[{"terminal_text": "$ "}, {"terminal_idle": 3}], cursor=...) '
+    "gives a cursor. run_command is for one command.",
+    "wait": 'wait(sandboxes, until=[{"question": true}, {"turn_finished": true}], cursor=...) '
     "returns as soon as one is true, after 45 s at most. Not satisfied: call it again with the "
     "cursors it gave.",
     "read_terminal": "read_terminal(sandbox, cursor=...) gives what changed since. Give each call "
     "the newest cursor.",
-    "observe": "With agent claude: wait for question or turn_finished, observe, answer, "
-    "send_prompt.",
     "screenshot": "screenshot only for what is drawn on the display; text is cheaper.",
     "click": "click, drag, scroll, type_text drive the display: give the screenshot's frame, and "
     "coordinates are its pixels. Then wait for screen_stable.",

@@ -23,7 +23,7 @@ from csb_mcp.errors import CsbError
 from csb_mcp.model import Event
 from csb_mcp.ports import SandboxService
 from csb_mcp.transports.mcp.resources import SANDBOXES, Part, parse_address
-from csb_mcp.transports.mcp.watching import follow_screen, follow_terminal
+from csb_mcp.transports.mcp.watching import follow_agent, follow_screen, follow_terminal
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,16 @@ _MAX_WATCHED = 1000  # resources in one subscription
 _LISTING = ("created", "failed", "deleted")  # events that change which sandboxes there are
 _ENDING = ("stopped", "dead", "failed", "deleted")
 _ASKING = ("egress_request", "egress_allowed", "egress_denied", *_ENDING)
-_FOLLOW = {"terminal": follow_terminal, "log": follow_terminal, "screen": follow_screen}
+_OF_AGENT = (
+    *("agent_state", "agent_error", "question", "turn_finished", "stuck", "budget"),
+    *("prompt_submitted", "prompt_failed"),
+)
+_FOLLOW = {
+    "agent": follow_agent,
+    "terminal": follow_terminal,
+    "log": follow_terminal,
+    "screen": follow_screen,
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -188,7 +197,7 @@ class Updates:
         if (topic := self._topics.get(SANDBOXES)) is not None:
             self._changed(topic)
         of_it = [topic for topic in self._topics.values() if topic.sandbox == event.sandbox]
-        self._all({topic for topic in of_it if not topic.part or event.kind in _ENDING})
+        self._all({topic for topic in of_it if _touches(event, topic)})
 
     def _all(self, topics: set[_Topic]) -> None:
         for topic in topics:
@@ -213,6 +222,13 @@ class Updates:
     def _tell(self, event: ServerEvent) -> None:
         for listener in list(self._listeners.values()):
             listener(event)
+
+
+def _touches(event: Event, topic: _Topic) -> bool:
+    """Terminal and screen are watched apart: what is printed and drawn is no event."""
+    if topic.part == "agent" and event.kind in _OF_AGENT:
+        return True
+    return topic.part in ("", "events") or event.kind in _ENDING
 
 
 def _disarm(topic: _Topic) -> None:

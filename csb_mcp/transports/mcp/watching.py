@@ -1,11 +1,11 @@
-"""Looks at one sandbox until it ends, and calls back when its terminal or its screen changed."""
+"""Looks at one sandbox until it ends, and calls back when something of it changed."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from csb_mcp.errors import CsbError, NotFound, SandboxEnded
-from csb_mcp.model import MAX_WAIT, Region, ScreenChanged, TerminalText
+from csb_mcp.errors import Conflict, CsbError, NotFound, SandboxEnded
+from csb_mcp.model import MAX_WAIT, Region, ScreenChanged, TerminalText, TokensOver
 from csb_mcp.ports import SandboxService
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,32 @@ async def follow_screen(
     await _until_end(sandbox, step)
 
 
+async def follow_agent(
+    service: SandboxService, sandbox: str, changed: Changed, pause: float
+) -> None:
+    """Call ``changed`` after its agent used tokens, as :func:`follow_terminal`.
+
+    All else that it does is an event. Returns at once if it has no agent.
+    """
+    used = -1
+
+    async def step() -> None:
+        nonlocal used
+        seen = (await service.observe(sandbox, cursor=None)).usage.total.total
+        before, used = used, seen  # before telling: what is used from now on is told of again
+        if before not in (-1, seen):
+            changed()
+            await asyncio.sleep(pause)
+        await service.wait([sandbox], [TokensOver(used)], mode="any", timeout=MAX_WAIT, cursor={})
+
+    await _until_end(sandbox, step)
+
+
 async def _until_end(sandbox: str, step: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await step()
-        except (SandboxEnded, NotFound):
+        except (SandboxEnded, NotFound, Conflict):
             return
         except CsbError as error:
             log.debug("sandbox %s cannot be watched, trying again: %s", sandbox, error)

@@ -32,16 +32,16 @@ async def _create(service: SandboxService, arguments: Mapping[str, object]) -> C
 CREATE = Definition(
     name="create_sandbox",
     title="Create a sandbox",
-    description="Start an isolated sandbox on a project folder, with a terminal and a display. "
-    "Returns when it is ready. Then send_keys, or run_command. Changes in the project are real.",
+    description="Start an isolated sandbox on a project folder, with agent, terminal, display. "
+    "Returns when ready, task submitted. Changes in the project are real.",
     call=_create,
     arguments={
         "project_dir": described(STRING, "Absolute; same path inside"),
         "name": STRING,
         "backend": choice(("bubblewrap",), default="bubblewrap"),
-        "agent": choice(decode.AGENTS, default="shell"),
+        "agent": choice(decode.AGENTS, default=decode.DEFAULT_AGENT),
         "command": described(STRINGS, 'Program and arguments, for agent "command"'),
-        "network": choice(NETWORKS, description="Default none; allowlist with allow_hosts"),
+        "network": choice(NETWORKS, description="Default allowlist; for shell none"),
         "workspace": choice(decode.WORKSPACES, default="direct"),
         "geometry": described(STRING, "Of the display", default=str(DEFAULT_GEOMETRY)),
         "gl": {**BOOLEAN, "default": False},
@@ -74,14 +74,15 @@ CREATE = Definition(
         "name": "1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit. A sandbox keeps it "
         "until it is deleted; no other can have it meanwhile",
         "backend": "What isolates",
-        "agent": "`claude`: Claude Code. `shell`: bash. `command`: what `command` says",
+        "agent": "`claude`: Claude Code, which this host must have. `shell`: bash. `command`: what "
+        "`command` says, and need not be named beside it",
         "task": "The first prompt of the agent: create returns once it is proved submitted. If it "
         "is not, nothing is left",
         "command": "Program and arguments, for agent `command`",
         "network": "`none`: loopback, nothing else. `allowlist`: the hosts that are allowed, by a "
         "proxy; others are asked for. `full`: the internet, but neither this host nor private "
-        "ranges. `host`: this host's own network, if the settings allow it. By default `none`; "
-        "`allowlist` with `allow_hosts` or `secrets`, or an agent that needs hosts",
+        "ranges. `host`: this host's own network, if the settings allow it. By default "
+        "`allowlist` for `claude`, or with `allow_hosts` or `secrets`; else `none`",
         "workspace": "The project itself, its [protected paths](security.md#protected-paths) "
         "read-only",
         "geometry": "Size of the display, 64x64 to 7680x4320",
