@@ -6,19 +6,18 @@ normal user a user's.
 
 import asyncio
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from csb_mcp.app import App, build
-from csb_mcp.config import Settings
+from benchmarks.common import pss
+from csb_mcp.app import App
 from csb_mcp.lib.processes import descendants, peer_pid
 from csb_mcp.model import Sandbox, SandboxSpec
+from tests.support.sandboxes import project_in, running_app, settings_in, short_folder
 
 NUMBER = 100
 AT_ONCE = 10
@@ -53,14 +52,6 @@ def part_of(pid: int) -> str:
         if any(sign in words for sign in signs):
             return name
     return "payload" if words.strip() in ("bash", "/usr/bin/bash") else f"other: {words[:40]}"
-
-
-def pss(pid: int) -> int:
-    """KiB, each shared page by its share."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
 
 
 def ticks(pid: int) -> int:
@@ -119,31 +110,19 @@ def report(parts: dict[str, Part], number: int) -> float:
 
 async def main(number: int) -> int:
     """Create, look, delete."""
-    base = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
-    base.chmod(0o711)
-    try:
-        for name in ("state", "run", "projects/app"):
-            (base / name).mkdir(parents=True, mode=0o711)
-        settings = Settings(
-            state_dir=base / "state",
-            runtime_dir=base / "run",
-            config_file=base / "config/none",
-            project_roots=(base / "projects",),
-        )
-        app = await build(settings)
-        began, empty = time.perf_counter(), pss(os.getpid())
-        made = await create_all(app, base / "projects/app", number)
-        print(f"{number} sandboxes in {time.perf_counter() - began:.1f} s, {AT_ONCE} at once")
-        await asyncio.sleep(SETTLE)
-        parts, daemon = await measure(base, made)
-        whole = report(parts, number)
-        grown = (pss(os.getpid()) - empty) / 1024
-        print(f"daemon: {grown:.1f} MiB more than without, CPU {daemon:.1f} ms/s for all of them")
-        print(f"limits: {dict(made[0].limits.enforced_by)}")
-        await asyncio.gather(*(app.service.delete(sandbox.id) for sandbox in made))
-        await app.close()
-    finally:
-        shutil.rmtree(base)
+    with short_folder() as base:
+        project = project_in(base)
+        async with running_app(settings_in(base)) as app:
+            began, empty = time.perf_counter(), pss(os.getpid())
+            made = await create_all(app, project, number)
+            print(f"{number} sandboxes in {time.perf_counter() - began:.1f} s, {AT_ONCE} at once")
+            await asyncio.sleep(SETTLE)
+            parts, daemon = await measure(base, made)
+            whole = report(parts, number)
+            grown = (pss(os.getpid()) - empty) / 1024
+            print(f"daemon: {grown:.1f} MiB more than without, CPU {daemon:.1f} ms/s for all")
+            print(f"limits: {dict(made[0].limits.enforced_by)}")
+            await asyncio.gather(*(app.service.delete(sandbox.id) for sandbox in made))
     print(f"memory of an idle sandbox <= {BOUND:g} MiB: {'ok' if whole <= BOUND else 'MISSED'}")
     return int(whole > BOUND)
 

@@ -11,29 +11,24 @@ only ever make a time longer.
 """
 
 import asyncio
-import os
 import shutil
 import socket
-import statistics
 import struct
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from csb_mcp.config import load_settings
-from csb_mcp.host.display.xvfb import XvfbDisplay, XvfbDisplays
-from csb_mcp.host.launchers import Launchers, find_tool
+from benchmarks.common import quartile
+from benchmarks.display import environment, inside, screen, show
 from csb_mcp.lib.xauth import PROTOCOL, unpack_wild
 from csb_mcp.model import Folders, Geometry, Point
+from tests.support.sandboxes import short_folder
 
 GEOMETRY = Geometry(1280, 800)
 TIMES = 300
 FORKS = 15
-UNUSED_UID = 65533  # whom root's display runs as
 MOST = 1.0  # ms of a key or a click
 KEYCODE_A = 38
 LATIN = "The quick brown fox jumps over the lazy dog. " * 2
@@ -42,7 +37,7 @@ HAN = "日本語中文字幕学生先生天地人"
 
 def main() -> int:
     """Run all; the exit status."""
-    with folder() as base:
+    with short_folder() as base:
         missed = asyncio.run(compare(base))
     for what in missed:
         print(f"missed: {what}")
@@ -51,7 +46,7 @@ def main() -> int:
 
 async def compare(base: Path) -> list[str]:
     """Measure and print; gives what was missed."""
-    async with screen(base) as (display, folders):
+    async with screen(base, GEOMETRY) as (display, folders):
         floor = Floor(folders)
         here = Point(640, 400)
         key, bare_key = await turns(lambda: display.press(["a"]), floor.key)
@@ -77,18 +72,6 @@ async def compare(base: Path) -> list[str]:
     for name, value in promises:
         print(f"{name}: {value:.2f}, to be at most {MOST}")
     return [name for name, value in promises if value > MOST]
-
-
-def show(name: str, times: list[float], floor: list[float]) -> None:
-    """One line of the table."""
-    best = quartile(times)
-    ratio = best / quartile(floor)
-    print(f"  {name:44} {best:7.2f} ({statistics.median(times):6.2f})   x{ratio:.1f}")
-
-
-def quartile(times: list[float]) -> float:
-    """A quarter of ``times`` is shorter."""
-    return statistics.quantiles(times, n=4)[0]
 
 
 async def turns(
@@ -162,59 +145,6 @@ class Floor:
 
     def _read(self, size: int) -> bytes:
         return self._socket.recv(size, socket.MSG_WAITALL)
-
-
-@asynccontextmanager
-async def screen(base: Path) -> AsyncGenerator[tuple[XvfbDisplay, Folders]]:
-    """A display that nobody draws on."""
-    launchers = Launchers(base / "launchers", load_settings(environ={"HOME": "/nowhere"}))
-    launchers.install()
-    runtime = base / "runtime"
-    runtime.mkdir()
-    uid = os.getuid() or UNUSED_UID
-    os.chown(runtime, uid, uid)
-    folders = Folders(runtime, base / "state")
-    displays = XvfbDisplays(launchers.path, find_tool("Xvfb"), find_tool("lwm"))
-    launch = await displays.prepare(folders, GEOMETRY, gl=False)
-    drop = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-    with running([*(drop if os.getuid() == 0 else ()), *launch.argv]):
-        display = await displays.connect(folders, GEOMETRY, asyncio.get_running_loop().time() + 15)
-        yield display, folders
-        await display.close()
-
-
-def inside(folders: Folders, *argv: str) -> list[str]:
-    """``argv`` where the display is :0, as a payload sees it."""
-    bind = ["--tmpfs", "/tmp", "--ro-bind", str(folders.x11), "/tmp/.X11-unix"]
-    return ["bwrap", "--dev-bind", "/", "/", *bind, "--die-with-parent", *argv]
-
-
-def environment(folders: Folders) -> dict[str, str]:
-    """What a client of the display needs."""
-    path = "/usr/local/bin:/usr/bin:/bin"
-    return {"DISPLAY": ":0", "XAUTHORITY": str(folders.xauthority), "PATH": path}
-
-
-@contextmanager
-def running(argv: list[str]) -> Generator[None]:
-    """A process for the length of the block."""
-    process = subprocess.Popen(argv, env={}, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def folder() -> Generator[Path]:
-    """A folder on tmpfs, with a path short enough for a socket."""
-    path = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.common import milliseconds
 
 CALLS = 500
 STARTS = 15
@@ -69,13 +70,6 @@ class Client:
     def close(self) -> None:
         """Close its input and wait until it has ended."""
         self.process.communicate()
-
-
-def milliseconds(action: Callable[[], object]) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
-    action()
-    return (time.perf_counter() - began) * 1000
 
 
 def calls(ours: Client, bare: Client) -> tuple[float, float]:

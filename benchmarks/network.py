@@ -4,18 +4,16 @@ Run as root it becomes a normal user first, as benchmarks/sandbox.py. Exits 1 if
 """
 
 import asyncio
-import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.sandbox import PROMPT, USER, Report, median_ms
-from csb_mcp.app import App, build
-from csb_mcp.config import Settings
+from benchmarks.common import as_normal_user, median_ms, pss
+from benchmarks.sandbox import PROMPT, Report
+from csb_mcp.app import App
 from csb_mcp.lib.processes import descendants, peer_pid
 from csb_mcp.model import SandboxSpec
+from tests.support.sandboxes import project_in, running_app, settings_in, short_folder
 
 ROUNDS = 21
 BOUNDS = {"allowlist": 15.0, "full": 40.0}  # ms more than none
@@ -54,36 +52,22 @@ async def memory(app: App, base: Path, report: Report) -> None:
     for pid in descendants(peer_pid(base / "run" / sandbox / "tmux")):
         near = [pid, *descendants(pid)]
         if any(b"/run/csb/program" in Path(f"/proc/{p}/cmdline").read_bytes() for p in near):
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += sum(int(row.split()[1]) for row in text.splitlines() if row.startswith("Pss:"))
+            total += pss(pid)
     await app.service.delete(sandbox)
     report.row("memory of an idle egress proxy (PSS)", total / 1024, "MiB", PROXY_MIB)
 
 
 async def main() -> int:
     """All rows."""
-    base = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
     report = Report()
-    try:
-        for name in ("state", "run", "projects/app"):
-            (base / name).mkdir(parents=True, mode=0o700)
-        settings = Settings(
-            state_dir=base / "state",
-            runtime_dir=base / "run",
-            config_file=base / "config/none",
-            project_roots=(base / "projects",),
-        )
-        app = await build(settings)
-        await creates(app, base / "projects/app", report)
-        await memory(app, base, report)
-        await app.close()
-    finally:
-        shutil.rmtree(base)
+    with short_folder() as base:
+        project = project_in(base)
+        async with running_app(settings_in(base)) as app:
+            await creates(app, project, report)
+            await memory(app, base, report)
     return int(report.missed)
 
 
 if __name__ == "__main__":
-    if os.getuid() == 0:
-        drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "HOME=/"]
-        os.execvp(drop[0], [*drop, sys.executable, *sys.argv])
+    as_normal_user()
     sys.exit(asyncio.run(main()))

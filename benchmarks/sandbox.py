@@ -8,32 +8,25 @@ import asyncio
 import os
 import select
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from csb_mcp.app import App, build
-from csb_mcp.config import Settings
+from benchmarks.common import as_normal_user, median_ms, pss
+from csb_mcp.app import App
 from csb_mcp.host.launchers import Launchers
 from csb_mcp.lib.processes import descendants, peer_pid
 from csb_mcp.lib.xauth import new_cookie, pack_wild
 from csb_mcp.model import Sandbox, SandboxSpec, TerminalRegex
+from tests.support.sandboxes import project_in, running_app, settings_in, short_folder
 
 ROUNDS = 15
-USER = 65533
 SETTLE = 2.0  # seconds until the window manager has come up, too
 PATIENCE = 20.0  # seconds for anything to appear
 PROMPT = TerminalRegex(r"\$ ?$")
-
-
-def median_ms(took: list[float]) -> float:
-    """Median of seconds, as milliseconds."""
-    return statistics.median(took) * 1000
 
 
 class Report:
@@ -276,9 +269,7 @@ async def memory(app: App, base: Path, report: Report) -> None:
     for sandbox in made:
         root = peer_pid(base / "run" / sandbox.id / "tmux")
         for pid in [root, *descendants(root)]:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
+            total += pss(pid)
     report.row("memory of an idle sandbox (PSS)", total / len(made) / 1024, "MiB", 12)
     for sandbox in made:
         await app.service.delete(sandbox.id)
@@ -286,37 +277,20 @@ async def memory(app: App, base: Path, report: Report) -> None:
 
 async def main() -> int:
     """All rows."""
-    base = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
     report = Report()
-    try:
-        for name in ("state", "run", "projects/app"):
-            (base / name).mkdir(parents=True, mode=0o700)
-        settings = Settings(
-            state_dir=base / "state",
-            runtime_dir=base / "run",
-            config_file=base / "config/none",
-            project_roots=(base / "projects",),
-        )
-        app = await build(settings)
-        try:
+    with short_folder() as base:
+        project, settings = project_in(base), settings_in(base)
+        async with running_app(settings) as app:
             launchers = Launchers(settings.runtime_dir / "launchers", settings)
             await creates(app, base, Floor(base, launchers), report)
-            _, sandbox = await ours(app, base / "projects/app")
+            _, sandbox = await ours(app, project)
             await commands(app, sandbox, report)
-            await waits(app, sandbox, base / "projects/app", report)
+            await waits(app, sandbox, project, report)
             await app.service.delete(sandbox.id)
             await memory(app, base, report)
-        finally:
-            for left in await app.service.list():
-                await app.service.delete(left.id)
-            await app.close()
-    finally:
-        shutil.rmtree(base)
     return int(report.missed)
 
 
 if __name__ == "__main__":
-    if os.getuid() == 0:
-        drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "HOME=/"]
-        os.execvp(drop[0], [*drop, sys.executable, *sys.argv])
+    as_normal_user()
     sys.exit(asyncio.run(main()))

@@ -14,28 +14,26 @@ the machine only ever make a time longer.
 import asyncio
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from isal import isal_zlib
 from PIL import Image as Pillow
 
-from csb_mcp.config import load_settings
-from csb_mcp.host.display.xvfb import XvfbDisplay, XvfbDisplays
-from csb_mcp.host.launchers import Launchers, find_tool
+from benchmarks.common import quartile
+from benchmarks.display import environment, inside, running, screen, show
+from csb_mcp.host.display.xvfb import XvfbDisplay
 from csb_mcp.lib.png import rgb_png
 from csb_mcp.model import Folders, Frame, Geometry, Region
+from tests.support.sandboxes import short_folder
 
 GEOMETRY = Geometry(1280, 800)
 WHOLE = Region(0, 0, 1280, 800)
 TIMES = 200
-UNUSED_UID = 65533  # whom root's display runs as
 MOST_CHANGED = 1.3  # times encoding alone
 MOST_ENCODING = 1.3  # times the floor
 MOST_UNCHANGED = 0.5  # ms
@@ -53,7 +51,7 @@ while read -r line; do printf '\\r%s' "$line"; done <>"$0"
 
 def main() -> int:
     """Run all; the exit status."""
-    with folder() as base:
+    with short_folder() as base:
         missed = asyncio.run(compare(base))
     for what in missed:
         print(f"missed: {what}")
@@ -86,18 +84,6 @@ async def compare(base: Path) -> list[str]:
     for name, value, most in promises:
         print(f"{name}: {value:.2f}, to be at most {most}")
     return [name for name, value, most in promises if value > most]
-
-
-def show(name: str, times: list[float], floor: list[float]) -> None:
-    """One line of the table."""
-    best = quartile(times)
-    ratio = best / quartile(floor)
-    print(f"  {name:36} {best:7.2f} ({statistics.median(times):6.2f})   x{ratio:.2f}")
-
-
-def quartile(times: list[float]) -> float:
-    """A quarter of ``times`` is shorter."""
-    return statistics.quantiles(times, n=4)[0]
 
 
 async def measure(call: Callable[[], Awaitable[object]]) -> list[float]:
@@ -171,25 +157,13 @@ def measure_ancestor(folders: Folders) -> list[float]:
 @asynccontextmanager
 async def screen_of_text(base: Path) -> AsyncGenerator[tuple[XvfbDisplay, Folders]]:
     """A display on which xterm has printed a screen of text, and prints what comes by a FIFO."""
-    launchers = Launchers(base / "launchers", load_settings(environ={"HOME": "/nowhere"}))
-    launchers.install()
-    runtime = base / "runtime"
-    runtime.mkdir()
-    uid = os.getuid() or UNUSED_UID
-    os.chown(runtime, uid, uid)
-    folders = Folders(runtime, base / "state")
-    displays = XvfbDisplays(launchers.path, find_tool("Xvfb"), find_tool("lwm"))
-    launch = await displays.prepare(folders, GEOMETRY, gl=False)
-    drop = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-    os.mkfifo(runtime / "fifo")
-    show = ("xterm", "-geometry", "211x61+0+0", "-bg", "black", "-fg", "white", "-fn", "fixed")
-    with running([*(drop if os.getuid() == 0 else ()), *launch.argv], {}):
-        display = await displays.connect(folders, GEOMETRY, asyncio.get_running_loop().time() + 15)
-        program = ("-e", "sh", "-c", SHOW, str(runtime / "fifo"))
+    async with screen(base, GEOMETRY) as (display, folders):
+        os.mkfifo(folders.runtime / "fifo")
+        show = ("xterm", "-geometry", "211x61+0+0", "-bg", "black", "-fg", "white", "-fn", "fixed")
+        program = ("-e", "sh", "-c", SHOW, str(folders.runtime / "fifo"))
         with running(inside(folders, *show, *program), environment(folders)):
             await settled(display)
             yield display, folders
-        await display.close()
 
 
 async def settled(display: XvfbDisplay) -> None:
@@ -201,40 +175,6 @@ async def settled(display: XvfbDisplay) -> None:
                 await display.damage.beyond(display.damage.count)
         except TimeoutError:
             return
-
-
-def inside(folders: Folders, *argv: str) -> list[str]:
-    """``argv`` where the display is :0, as a payload sees it."""
-    bind = ["--tmpfs", "/tmp", "--ro-bind", str(folders.x11), "/tmp/.X11-unix"]
-    return ["bwrap", "--dev-bind", "/", "/", *bind, "--die-with-parent", *argv]
-
-
-def environment(folders: Folders) -> dict[str, str]:
-    """What a client of the display needs."""
-    path = "/usr/local/bin:/usr/bin:/bin"
-    return {"DISPLAY": ":0", "XAUTHORITY": str(folders.xauthority), "PATH": path}
-
-
-@contextmanager
-def running(argv: list[str], env: dict[str, str]) -> Generator[None]:
-    """A process for the length of the block."""
-    process = subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def folder() -> Generator[Path]:
-    """A folder on tmpfs, with a path short enough for a socket."""
-    path = Path(tempfile.mkdtemp(prefix="csb", dir="/dev/shm"))
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 if __name__ == "__main__":

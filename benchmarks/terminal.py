@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from benchmarks.common import milliseconds
 from csb_mcp.host.terminal.server import ENVIRONMENT
 from csb_mcp.host.terminal.terminal import TmuxTerminal
 from csb_mcp.host.terminal.tmux import TmuxTerminals
@@ -36,9 +37,9 @@ SCREEN = (
 class Raw:
     """A control-mode client without anything around it."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, payload: str = SCREEN) -> None:
         self.tmux = ["tmux", "-u", "-S", str(socket), "-f", "/dev/null"]
-        program = ["new-session", "-x", "120", "-y", "36", "--", "/bin/sh", "-c", SCREEN]
+        program = ["new-session", "-x", "120", "-y", "36", "--", "/bin/sh", "-c", payload]
         self.process = subprocess.Popen(
             [*self.tmux, "-C", *program],
             env=ENVIRONMENT,
@@ -184,13 +185,6 @@ async def measure_wakes(base: Path, terminal: TmuxTerminal) -> list[float]:
 def fork(tmux: list[str]) -> None:
     """As the ancestor looked at a screen."""
     subprocess.run([*tmux, "capture-pane", "-p"], env=ENVIRONMENT, check=True, capture_output=True)
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    """How long one call takes."""
-    begun = time.perf_counter()
-    call()
-    return (time.perf_counter() - begun) * 1000
 
 
 def ratio(times: list[float], floor: list[float]) -> float:

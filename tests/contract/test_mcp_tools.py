@@ -557,7 +557,8 @@ async def test_observe_is_short_and_its_words_are_fenced(
     service.view = TerminalView(rows, "ab.9", changed_only=True, gap=False)
     service.question = replace(service.question, detail="d" * 9000, id="q" * 5000)
     words = await called(client, "observe", sandbox="0000")
-    assert len(words) < 2000
+    block = {"type": "text", "text": words}
+    assert len(json.dumps({"content": [block], "isError": False}, ensure_ascii=False)) / 4 < 500
     trusted, untrusted = fence(words)
     assert "next cursor: ab.9" in trusted
     assert "agent: question since 00:00:01 UTC\nDISPUTED by screen" in trusted

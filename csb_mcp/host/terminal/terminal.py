@@ -90,8 +90,9 @@ class TmuxTerminal:
         async with self._looking:
             quiet, self._beats = self._beats == self.output.count, self.output.count
             wanted = self._screen.take(await self._look(ANCHOR if quiet else FIRST_REACH))
-            if wanted:  # some more than that: it may go on printing meanwhile
-                wanted = self._screen.take(await self._look(min(wanted + SLICE, FULL_REACH)))
+            if wanted:  # some more than that: it may go on printing meanwhile; in a flood, all
+                reach = FULL_REACH if wanted > SLICE else wanted + SLICE
+                wanted = self._screen.take(await self._look(reach))
             if wanted:
                 self._screen.take(await self._look(FULL_REACH))
             return self._screen.since(since)

@@ -16,7 +16,7 @@ from csb_mcp.transports.mcp.untrusted import fenced, newest_rows
 
 _DETAIL, _LABEL, _EVIDENCE = 160, 50, 80  # characters
 _OPTIONS = 6
-_WHOLE = 1900  # characters of an observation: below 500 tokens
+_WHOLE = 1750  # characters of an observation: below 500 tokens, as JSON in its envelope too
 _COLUMNS = 100
 
 
