@@ -19,7 +19,7 @@ from csb_mcp.errors import DeadlineExceeded, EgressFailed
 from csb_mcp.host.backends import clients
 from csb_mcp.host.network.gate import LINE_BYTES, ProxyGate, meet
 from csb_mcp.host.network.gates import HostGates
-from csb_mcp.host.network.log import last_connections
+from csb_mcp.host.network.log import last_connections, tried_hosts
 from csb_mcp.model import Folders, Sandbox, SandboxSpec, SandboxState, Verdict
 from csb_mcp.ports import ClientOf
 
@@ -213,6 +213,9 @@ async def test_a_daemon_with_too_many_files_open_says_so(
         await gates.connect(record, folders, {4000: "curl"}.get, 0.0)
 
 
+COUNTS = ("allowed", "refused", "sent", "received")
+
+
 def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:
     good = {"time": 1.5, "host": "a.test", "port": 443, "verdict": "allowed", "sent": 3}
     bad: list[object] = [7, {}, good | {"verdict": "maybe"}, good | {"port": "443"}]
@@ -230,3 +233,14 @@ def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "log.1")
     assert len(last_connections(tmp_path, 9)) == 2
     assert last_connections(tmp_path / "none", 9) == []
+
+
+def test_the_totals_are_read_by_form(tmp_path: Path) -> None:
+    good = {"host": "a\x1bb.test", "port": 443, "last": 1.5} | dict.fromkeys(COUNTS, 3)
+    bad: list[object] = [7, {}, good | {"sent": -1}, good | {"last": None}, good | {"host": 1}]
+    later = good | {"host": "b.test", "last": 2.5, "received": 4}
+    (tmp_path / "totals").write_bytes(b"".join(map(line, [good, *bad, later])) + b'{"host":"c')
+    first, second = tried_hosts(tmp_path)
+    assert (first.host, first.allowed, first.received) == ("b.test", 3, 4)
+    assert second.host == "a?b.test"
+    assert tried_hosts(tmp_path / "none") == []

@@ -13,10 +13,10 @@ from csb_mcp.errors import DeadlineExceeded, EgressFailed, HostUnable
 from csb_mcp.host.distribution import here
 from csb_mcp.host.launchers import find_tool
 from csb_mcp.host.network.gate import LINE_BYTES, meet
-from csb_mcp.host.network.log import last_connections
+from csb_mcp.host.network.log import last_connections, tried_hosts
 from csb_mcp.host.network.secrets import Secrets
 from csb_mcp.lib.landlock import scopes
-from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox
+from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox, TriedHost
 from csb_mcp.ports import ClientOf, Gate, WayOut
 
 TUN = Path("/dev/net/tun")
@@ -91,6 +91,10 @@ class HostGates:
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         """See :class:`~csb_mcp.ports.Gates`."""
         return last_connections(folders.connections, limit)
+
+    def tried(self, folders: Folders) -> Sequence[TriedHost]:
+        """See :class:`~csb_mcp.ports.Gates`."""
+        return tried_hosts(folders.connections)
 
 
 async def _connected(path: Path, sandbox: Sandbox, deadline: float) -> socket.socket:
