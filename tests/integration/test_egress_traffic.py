@@ -266,6 +266,21 @@ def test_once_is_for_one_connection(server: Server, proxy: RunningProxy) -> None
     control.close()
 
 
+def test_what_is_let_through_once_was_answered(proxy: RunningProxy) -> None:
+    """So the next daemon does not hear of it again, and hears of those that nobody answered."""
+    for host in ("once.test", "other.test"):
+        proxy.ask(f"GET http://{host}/ HTTP/1.1\r\n\r\n".encode())
+    control = proxy.control()
+    assert {asked["host"] for asked in control.hello["asked"]} >= {"once.test", "other.test"}
+    assert control.do(do="once", host="once.test", port=80) == {"done": "once"}
+    control.close()
+    control = proxy.control()
+    hosts = [asked["host"] for asked in control.hello["asked"]]
+    assert "other.test" in hosts
+    assert "once.test" not in hosts
+    control.close()
+
+
 def test_once_is_not_used_up_by_a_host_that_is_away(net: Internet, proxy: RunningProxy) -> None:
     control = proxy.control()
     net.names.answer("late.test", "198.51.100.20")

@@ -119,6 +119,26 @@ async def test_a_proxy_that_says_nothing_has_a_deadline(short_dir: Path) -> None
             pass
 
 
+async def test_who_is_cancelled_while_it_meets_one_lets_go_of_it(short_dir: Path) -> None:
+    left = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        left.set()
+        writer.close()
+
+    path = short_dir / "control.sock"
+    async with await asyncio.start_unix_server(script, path):
+        reader, writer = await asyncio.open_unix_connection(path)
+        deadline = asyncio.get_running_loop().time() + 5
+        meeting = asyncio.create_task(meet(reader, writer, "box", {1: "curl"}.get, deadline))
+        await asyncio.sleep(0)
+        meeting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await meeting
+        await asyncio.wait_for(left.wait(), 5)
+
+
 @pytest.mark.parametrize("last", [b"", b"no json\n", b'{"asked":{"host":"\\n"}}\n', b"[]\n"])
 async def test_one_that_goes_away_or_mad_fails_all_that_wait(short_dir: Path, last: bytes) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

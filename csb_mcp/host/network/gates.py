@@ -64,7 +64,8 @@ class HostGates:
         try:
             for path in (folders.egress, folders.gate, folders.connections):
                 path.mkdir(mode=0o700)
-                os.chown(path, sandbox.uid, os.stat(folders.runtime).st_gid)
+                group = os.stat(folders.runtime, follow_symlinks=False).st_gid
+                os.chown(path, sandbox.uid, group, follow_symlinks=False)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         words = ("--door", folders.egress, "--control", folders.gate, "--log", folders.connections)

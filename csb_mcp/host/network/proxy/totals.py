@@ -10,7 +10,7 @@ from csb_mcp.host.network.proxy.rules import ALLOWED, FAILED
 # Names kept apart, so that one who makes up names hides nothing that was let through. All others of
 # a kind are one line without a name.
 MOST_ALLOWED, MOST_REFUSED = 128, 64
-_EVERY = 0.1  # seconds between two writes, of a millisecond at most
+_EVERY = 0.25  # seconds between two writes, of some 3 ms if there are that many
 _OTHERS = "", 0
 _COUNTS = ("allowed", "refused", "sent", "received")
 _MOST_BYTES = 1 << 20
