@@ -35,7 +35,7 @@ class DiskKeeper:
             for path in (folders.runtime, folders.state):
                 path.mkdir(mode=0o700)
                 if uid != os.geteuid():
-                    os.chown(path, uid, uid)
+                    os.chown(path, uid, uid, follow_symlinks=False)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
 

@@ -54,7 +54,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriedHost:
-    """All connections of the log to one host and port, added up."""
+    """All connections that there ever were to one host and port, added up.
+
+    Without a name: of hosts beyond as many as are kept apart.
+    """
 
     host: str
     port: int

@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from csb_mcp.model import Ask, Connection, Folders, Launch, Problem, ProxyCount, Sandbox
+from csb_mcp.model import (
+    Ask,
+    Connection,
+    Folders,
+    Launch,
+    Problem,
+    ProxyCount,
+    Sandbox,
+    TriedHost,
+)
 
 ClientOf = Callable[[int], str | None]
 """The program inside that a TCP port of the sandbox's loopback belongs to, if it can be seen."""
@@ -85,4 +94,8 @@ class Gates(Protocol):
 
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         """The last ``limit`` lines of the log, oldest first; of an ended sandbox, too."""
+        ...
+
+    def tried(self, folders: Folders) -> Sequence[TriedHost]:
+        """What was ever logged, added up, the one tried last first; a moment behind."""
         ...

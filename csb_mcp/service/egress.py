@@ -2,17 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from csb_mcp.errors import Conflict, DeadlineExceeded, EgressFailed, InvalidInput, StoreUnusable
 from csb_mcp.model import (
     PRESETS,
-    Connection,
     Egress,
     Sandbox,
-    TriedHost,
-    Verdict,
     Verification,
     resolved,
 )
@@ -21,9 +18,7 @@ from csb_mcp.service.calls import Calls, finish
 from csb_mcp.service.registry import Live
 from csb_mcp.service.rules import answered, check_bound, normal_rule, with_allowed, with_denied
 
-_LINES = 5000  # of the log, that are added up
 _SHOWN = 50  # connections
-_MAX_HOSTS = 200
 _ANSWER_SECONDS = 5.0
 VERIFY_SECONDS = 120.0
 _HTTPS = 443
@@ -39,7 +34,9 @@ class WayOuts(Calls):
         """See :class:`~csb_mcp.ports.SandboxService`."""
         record = self._registry.find(sandbox)
         folders = self._pieces.keeper.folders(record.id)
-        lines = await asyncio.to_thread(self._pieces.gates.connections, folders, _LINES)
+        gates = self._pieces.gates
+        lines = await asyncio.to_thread(gates.connections, folders, _SHOWN)
+        hosts = await asyncio.to_thread(gates.tried, folders)
         live = self._registry.live.get(record.id)
         record = self._registry.find(record.id)  # it may have changed meanwhile
         return Egress(
@@ -48,8 +45,8 @@ class WayOuts(Calls):
             allowed=record.allowed_hosts,
             denied=record.denied_hosts,
             pending=record.pending,
-            hosts=tried(lines),
-            connections=tuple(lines[-_SHOWN:]),
+            hosts=tuple(hosts),
+            connections=tuple(lines),
         )
 
     async def allow_host(self, sandbox: str, host: str, *, once: bool) -> Egress:
@@ -171,25 +168,3 @@ async def _once(gate: Gate, live: Live, host: str, port: int) -> None:
             hint="it is started anew; try again in a moment",
         ) from error
     live.once[host, port] = time.time()  # what was asked before that is answered
-
-
-def tried(lines: Sequence[Connection]) -> tuple[TriedHost, ...]:
-    """The log by host and port, the one that was tried last first."""
-    found: dict[tuple[str, int], list[Connection]] = {}
-    for line in lines:
-        found.setdefault((line.host, line.port), []).append(line)
-    hosts = [_added_up(*key, of_it) for key, of_it in found.items()]
-    return tuple(sorted(hosts, key=lambda host: host.last, reverse=True)[:_MAX_HOSTS])
-
-
-def _added_up(host: str, port: int, lines: Sequence[Connection]) -> TriedHost:
-    let_through = sum(line.verdict in (Verdict.ALLOWED, Verdict.FAILED) for line in lines)
-    return TriedHost(
-        host=host,
-        port=port,
-        allowed=let_through,
-        refused=len(lines) - let_through,
-        sent=sum(line.sent for line in lines),
-        received=sum(line.received for line in lines),
-        last=max(line.time for line in lines),
-    )

@@ -14,9 +14,10 @@ import pytest
 from csb_mcp.config import Settings
 from csb_mcp.host.backends.bubblewrap import protected_paths
 from csb_mcp.host.launchers import CONTRACT, Launchers
+from csb_mcp.lib.processes import descendants
 from csb_mcp.model import Folders
 from tests.conftest import User
-from tests.support.launched import Launched, spawn
+from tests.support.launched import DEADLINE, Launched, spawn
 
 # The interpreter may lie where a stranger cannot go: it is left before anything else is done.
 BY_HAND = """
@@ -129,6 +130,21 @@ async def terminal(hand: Hand, argv: list[str]) -> AsyncGenerator[Launched]:
         os.close(master)
 
 
+async def runs(shell: Launched, command: str) -> None:
+    """Wait until that runs somewhere in the sandbox."""
+    words = command.encode().replace(b" ", b"\0") + b"\0"
+
+    def command_line(pid: int) -> bytes:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return b""
+
+    async with asyncio.timeout(DEADLINE):
+        while words not in map(command_line, descendants(shell.process.pid)):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_shell_in_a_terminal(hand: Hand) -> None:
     """Prompt, ^C, ^Z, window size and exit status, as in any terminal."""
     async with terminal(hand, hand.by_hand("--shell")) as shell:
@@ -139,11 +155,11 @@ async def test_a_shell_in_a_terminal(hand: Hand) -> None:
         shell.type("sleep 100; echo status=$?\n")
         await shell.until_printed("status=$?")
         shell.printed = b""
-        await asyncio.sleep(0.3)  # bash must have given the terminal away for ^C to mean the sleep
+        await runs(shell, "sleep 100")  # so bash has given the terminal away: ^C means the sleep
         shell.type("\x03")
         await shell.until_printed("$ ")
         shell.type("sleep 101\n")
-        await asyncio.sleep(0.3)
+        await runs(shell, "sleep 101")
         shell.type("\x1a")
         await shell.until_printed("Stopped")
         shell.type("kill %1; wait; tty\n")

@@ -32,6 +32,7 @@ from csb_mcp.model import (
     Rows,
     Sandbox,
     SandboxUsage,
+    TriedHost,
     Verification,
 )
 from csb_mcp.ports import Agent, ClientOf, Program, Seed, Store, WayOut
@@ -152,6 +153,7 @@ class World:
             Probe(name="loopback", protects="the host", outcome=Outcome.HELD),
         )
         self.lines: list[Connection] = []
+        self.tried: list[TriedHost] = []
 
     def start_proxy(self, sandbox: str) -> Proxy:
         """A new one in the place of what was there."""
@@ -331,6 +333,10 @@ class Gates:
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         del folders
         return self.world.lines[-limit:]
+
+    def tried(self, folders: Folders) -> Sequence[TriedHost]:
+        del folders
+        return self.world.tried
 
 
 class _Makers:

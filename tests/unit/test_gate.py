@@ -19,7 +19,7 @@ from csb_mcp.errors import DeadlineExceeded, EgressFailed
 from csb_mcp.host.backends import clients
 from csb_mcp.host.network.gate import LINE_BYTES, ProxyGate, meet
 from csb_mcp.host.network.gates import HostGates
-from csb_mcp.host.network.log import last_connections
+from csb_mcp.host.network.log import last_connections, tried_hosts
 from csb_mcp.model import Folders, ModelUsage, Sandbox, SandboxSpec, SandboxState, Verdict
 from csb_mcp.ports import ClientOf
 
@@ -161,6 +161,26 @@ async def test_a_proxy_that_says_nothing_has_a_deadline(short_dir: Path) -> None
             pass
 
 
+async def test_who_is_cancelled_while_it_meets_one_lets_go_of_it(short_dir: Path) -> None:
+    left = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        left.set()
+        writer.close()
+
+    path = short_dir / "control.sock"
+    async with await asyncio.start_unix_server(script, path):
+        reader, writer = await asyncio.open_unix_connection(path)
+        deadline = asyncio.get_running_loop().time() + 5
+        meeting = asyncio.create_task(meet(reader, writer, "box", {1: "curl"}.get, deadline))
+        await asyncio.sleep(0)
+        meeting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await meeting
+        await asyncio.wait_for(left.wait(), 5)
+
+
 @pytest.mark.parametrize("last", [b"", b"no json\n", b'{"asked":{"host":"\\n"}}\n', b"[]\n"])
 async def test_one_that_goes_away_or_mad_fails_all_that_wait(short_dir: Path, last: bytes) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -255,6 +275,9 @@ async def test_a_daemon_with_too_many_files_open_says_so(
         await gates.connect(record, folders, {4000: "curl"}.get, 0.0)
 
 
+COUNTS = ("allowed", "refused", "sent", "received")
+
+
 def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:
     good = {"time": 1.5, "host": "a.test", "port": 443, "verdict": "allowed", "sent": 3}
     bad: list[object] = [7, {}, good | {"verdict": "maybe"}, good | {"port": "443"}]
@@ -272,3 +295,14 @@ def test_the_log_is_read_from_its_end_and_by_form(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "log.1")
     assert len(last_connections(tmp_path, 9)) == 2
     assert last_connections(tmp_path / "none", 9) == []
+
+
+def test_the_totals_are_read_by_form(tmp_path: Path) -> None:
+    good = {"host": "a\x1bb.test", "port": 443, "last": 1.5} | dict.fromkeys(COUNTS, 3)
+    bad: list[object] = [7, {}, good | {"sent": -1}, good | {"last": None}, good | {"host": 1}]
+    later = good | {"host": "b.test", "last": 2.5, "received": 4}
+    (tmp_path / "totals").write_bytes(b"".join(map(line, [good, *bad, later])) + b'{"host":"c')
+    first, second = tried_hosts(tmp_path)
+    assert (first.host, first.allowed, first.received) == ("b.test", 3, 4)
+    assert second.host == "a?b.test"
+    assert tried_hosts(tmp_path / "none") == []

@@ -20,6 +20,7 @@ from csb_mcp.host.network.proxy.journal import Journal
 from csb_mcp.host.network.proxy.loop import READ, Loop
 from csb_mcp.host.network.proxy.rules import ONCE_SECONDS, Rules
 from csb_mcp.host.network.proxy.sockets import listening_tcp
+from csb_mcp.host.network.proxy.totals import MOST_ALLOWED, MOST_REFUSED, Totals
 from csb_mcp.host.network.proxy.tunnel import Tunnel
 
 
@@ -200,6 +201,67 @@ def test_the_log_is_bounded(
     assert (folder / "log.1").stat().st_size <= 2000
     assert lines(folder / "log")[-1]["host"] == "a99.test"
     assert len(list(folder.iterdir())) == 2
+
+
+def totals(folder: Path) -> dict[object, list[object]]:
+    names = ("port", "allowed", "refused", "sent", "received")
+    found = {line["host"]: [line[name] for name in names] for line in lines(folder / "totals")}
+    assert len(found) == len(lines(folder / "totals"))
+    return found
+
+
+def test_what_a_flood_turns_over_stays_in_the_totals(
+    log: tuple[Journal, Later, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "MOST_BYTES", 2000)
+    journal, later, folder = log
+    journal.write("asked", "a.test", 443)
+    journal.write("allowed", "a.test", 443, moved=(7, 9))
+    journal.write("failed", "a.test", 443)
+    for number in range(300):
+        journal.write("allowed", "b.test", 443, moved=(1, 2))
+        journal.write("asked", f"c{number}.test", 80)
+    later.come(1.0)
+    assert "a.test" not in [line["host"] for line in lines(folder / "log")]
+    found = totals(folder)
+    assert found["a.test"] == [443, 2, 1, 7, 9]
+    assert found["b.test"] == [443, 300, 0, 300, 600]
+    assert found["c0.test"] == [80, 0, 1, 0, 0]
+    assert found[""] == [0, 0, 300 - MOST_REFUSED, 0, 0]
+    assert (folder / "totals").stat().st_mode & 0o777 == 0o600
+
+
+def test_names_without_end_do_not_fill_the_totals(tmp_path: Path) -> None:
+    later = Later()
+    kept = Totals(str(tmp_path), later)
+    for number in range(1000):
+        kept.add("forbidden", f"a{number}.test", 443, (0, 0))
+    for number in range(1000):
+        kept.add("allowed", f"b{number}.test", 443, (1, 1))
+    kept.add("forbidden", "", 0, (0, 0))
+    kept.flush()
+    assert len(lines(tmp_path / "totals")) == MOST_ALLOWED + MOST_REFUSED + 2
+    rest = [line for line in lines(tmp_path / "totals") if not line["host"]]
+    assert [(one["allowed"], one["refused"]) for one in rest] == [
+        (1000 - MOST_ALLOWED, 0),
+        (0, 1000 - MOST_REFUSED + 1),
+    ]
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"7\n", b'{"host":"a.test"}\n', b"\xff\n"])
+def test_totals_go_on_after_a_restart_whatever_stands_there(tmp_path: Path, broken: bytes) -> None:
+    later = Later()
+    for _ in range(2):
+        kept = Totals(str(tmp_path), later)
+        kept.add("allowed", "a.test", 443, (2, 3))
+        kept.add("denied", "b.test", 443, (0, 0))
+        kept.flush()
+    assert totals(tmp_path) == {"a.test": [443, 2, 0, 4, 6], "b.test": [443, 0, 2, 0, 0]}
+    (tmp_path / "totals").write_bytes(broken)
+    kept = Totals(str(tmp_path), later)
+    kept.add("allowed", "a.test", 443, (2, 3))
+    later.come(1.0)
+    assert totals(tmp_path)["a.test"] == [443, 1, 0, 2, 3]
 
 
 def test_a_log_that_cannot_be_turned_is_not_written_elsewhere(

@@ -1,11 +1,13 @@
 """What the proxy does with connections to a secret's host: real TLS on both sides."""
 
 import base64
+import html
 import http.client
 import json
 import socket
 import ssl
 import threading
+import xml.sax.saxutils
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -371,6 +373,27 @@ def test_a_secret_like_base64_is_found_as_libraries_write_it(
     assert mask.whole(text.encode()).strip(b'"') == b"HOLDER"
     go = text.replace("&", r"\u0026").replace("<", r"\u003c")
     assert mask.whole(go.encode()).strip(b'"') == b"HOLDER"
+
+
+MARKS = "a&b<c>d\"e'f"
+
+
+@pytest.mark.parametrize(
+    ("secret", "spelling"),
+    [
+        (MARKS, html.escape(MARKS, quote=False)),
+        (MARKS, html.escape(MARKS)),
+        (MARKS, xml.sax.saxutils.escape(MARKS)),
+        ("a>b&c", "a>b&amp;c"),
+        (MARKS, xml.sax.saxutils.escape(MARKS, {'"': "&#34;", "'": "&#39;"})),
+        (MARKS, xml.sax.saxutils.escape(MARKS, {'"': "&quot;", "'": "&#039;"})),
+        ("Ab/c+d==", "Ab&#x2F;c+d&#x3D;&#x3D;"),
+        ("Ab/c+d==", "Ab/c&#43;d=="),
+    ],
+)
+def test_a_secret_in_html_is_found(secret: str, spelling: str) -> None:
+    mask = Mask(spellings(secret.encode(), b"HOLDER"))
+    assert mask.whole(f"<p>{spelling}</p>".encode()) == b"<p>HOLDER</p>"
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 7))

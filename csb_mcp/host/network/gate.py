@@ -206,6 +206,9 @@ async def meet(
     except (OSError, ValueError, TypeError, AttributeError) as error:
         writer.close()
         raise EgressFailed(f"this is no egress proxy: {error}", sandbox=sandbox) from error
+    except asyncio.CancelledError:
+        writer.close()
+        raise
     return gate
 
 

@@ -13,10 +13,18 @@ from csb_mcp.errors import DeadlineExceeded, EgressFailed, HostUnable
 from csb_mcp.host.distribution import here
 from csb_mcp.host.launchers import find_tool
 from csb_mcp.host.network.gate import LINE_BYTES, meet
-from csb_mcp.host.network.log import last_connections
+from csb_mcp.host.network.log import last_connections, tried_hosts
 from csb_mcp.host.network.secrets import Apis, Secrets
 from csb_mcp.lib.landlock import scopes
-from csb_mcp.model import Connection, Folders, Launch, Problem, Sandbox, resolved
+from csb_mcp.model import (
+    Connection,
+    Folders,
+    Launch,
+    Problem,
+    Sandbox,
+    TriedHost,
+    resolved,
+)
 from csb_mcp.ports import Agent, ClientOf, Gate, WayOut
 
 TUN = Path("/dev/net/tun")
@@ -70,7 +78,8 @@ class HostGates:
         try:
             for path in (folders.egress, folders.gate, folders.connections):
                 path.mkdir(mode=0o700)
-                os.chown(path, sandbox.uid, os.stat(folders.runtime).st_gid)
+                group = os.stat(folders.runtime, follow_symlinks=False).st_gid
+                os.chown(path, sandbox.uid, group, follow_symlinks=False)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         words = ("--door", folders.egress, "--control", folders.gate, "--log", folders.connections)
@@ -97,6 +106,10 @@ class HostGates:
     def connections(self, folders: Folders, limit: int) -> Sequence[Connection]:
         """See :class:`~csb_mcp.ports.Gates`."""
         return last_connections(folders.connections, limit)
+
+    def tried(self, folders: Folders) -> Sequence[TriedHost]:
+        """See :class:`~csb_mcp.ports.Gates`."""
+        return tried_hosts(folders.connections)
 
 
 def _apis(agents: Iterable[Agent]) -> Apis:

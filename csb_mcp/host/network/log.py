@@ -2,17 +2,19 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from csb_mcp.lib.safe_open import tail
-from csb_mcp.model import Connection, Verdict
+from csb_mcp.model import Connection, TriedHost, Verdict
 
+Line = TypeVar("Line", Connection, TriedHost)
 _NAMES = ("log.1", "log")  # the older first
 _LINE_BYTES = 512  # on average, at most; a longer one only means that fewer are found
 _MOST_BYTES = 8 << 20
 _MOST_TEXT = 300
+_MOST_HOSTS = 200
 
 
 def last_connections(folder: Path, limit: int) -> Sequence[Connection]:
@@ -24,18 +26,28 @@ def last_connections(folder: Path, limit: int) -> Sequence[Connection]:
     return found
 
 
+def tried_hosts(folder: Path) -> Sequence[TriedHost]:
+    """What the proxy has added up since the sandbox was made; who was tried last comes first."""
+    try:
+        data = tail(folder, "totals", _MOST_HOSTS * _LINE_BYTES)
+    except OSError:
+        return []
+    found = list(_parsed(data, _tried))[:_MOST_HOSTS]
+    return sorted(found, key=lambda host: host.last, reverse=True)
+
+
 def _lines(folder: Path, name: str, limit: int) -> list[Connection]:
     try:
         data = tail(folder, name, min(_MOST_BYTES, limit * _LINE_BYTES))
     except OSError:
         return []
-    return list(_parsed(data))[-limit:] if limit > 0 else []
+    return list(_parsed(data, _connection))[-limit:] if limit > 0 else []
 
 
-def _parsed(data: bytes) -> Iterator[Connection]:
+def _parsed(data: bytes, read: Callable[[dict[str, Any]], Line]) -> Iterator[Line]:
     for line in data.split(b"\n"):
         try:
-            yield _connection(cast("dict[str, Any]", json.loads(line)))
+            yield read(cast("dict[str, Any]", json.loads(line)))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue  # the first one may be cut in half, the last one may be being written
 
@@ -52,6 +64,12 @@ def _connection(line: dict[str, Any]) -> Connection:
         received=int(_number(line.get("received", 0))),
         seconds=_number(line.get("seconds", 0.0)),
     )
+
+
+def _tried(line: dict[str, Any]) -> TriedHost:
+    names = ("port", "allowed", "refused", "sent", "received")
+    counts = {name: int(_number(line[name])) for name in names}
+    return TriedHost(host=_text(line["host"]), last=_number(line["last"]), **counts)
 
 
 def _number(value: object) -> float:

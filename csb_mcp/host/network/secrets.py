@@ -276,7 +276,7 @@ def _make_gate(gate: Path, uid: int) -> None:
     with contextlib.suppress(FileExistsError):
         gate.mkdir(mode=0o700)
         if uid != os.geteuid():
-            os.chown(gate, uid, uid)
+            os.chown(gate, uid, uid, follow_symlinks=False)
 
 
 def _write(folder: Path, name: str, text: str, mode: int) -> None:

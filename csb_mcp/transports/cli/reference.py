@@ -39,7 +39,8 @@ _END = """\
 hand, in this terminal, without the daemon. The program is `claude`, with `--shell` bash, or the
 command. Without `project-dir` it is the current folder. Each project has a home of its own, which
 stays, in `by-hand` of the state folder. Root first becomes the user who ran `sudo`, or the
-project's owner. Exit status 125 means that the sandbox did not come up; any other is the
+project's owner. Of the settings only `max_network` bounds it: who may start it may do all the rest
+without it. Exit status 125 means that the sandbox did not come up; any other is the
 program's.
 
 | option | |

@@ -39,7 +39,7 @@ class Asks:
         ]
 
     def keep(self, still: Callable[[str, int], bool]) -> None:
-        """Forget names that a rule decides now."""
+        """Forget the others: they are decided now."""
         self._names = {name: one for name, one in self._names.items() if still(*name)}
 
     def ask(self, host: str, port: int, peer: int, now: float, then: Callable[[], None]) -> None:

@@ -107,7 +107,9 @@ class Control:
             self._shared.rules.replace(_list(message["allow"]), _list(message["deny"]))
             self._proxy.check()
         elif what == "once":
-            self._shared.rules.add_once(message["host"], message["port"], self._loop.now)
+            shared, now = self._shared, self._loop.now
+            once = shared.rules.add_once(message["host"], message["port"], now)
+            shared.asks.keep(lambda host, port: (host, port) != once)
         elif what == "secrets":
             self._shared.secrets = _serving(message, self._tally(message))
             self._proxy.check()

@@ -1,4 +1,4 @@
-"""The log of connections: a JSON object a line, bounded in size and in speed."""
+"""The log of connections: a JSON object a line, bounded in size and in speed; and its totals."""
 
 import os
 import time
@@ -6,6 +6,7 @@ from _collections_abc import Callable
 
 from csb_mcp.host.network.proxy.lines import encoded
 from csb_mcp.host.network.proxy.rules import ALLOWED
+from csb_mcp.host.network.proxy.totals import Totals
 
 MOST_BYTES = 4 << 20  # then it becomes log.1, and that is gone
 _BURST, _EVERY = 200, 1.0  # refusals written one by one, in so many seconds
@@ -21,6 +22,7 @@ class Journal:
         self._size = os.fstat(self._fd).st_size
         self._left, self._planned = _BURST, False
         self._unwritten: dict[str, int] = {}
+        self._totals = Totals(folder, later)
 
     def write(
         self,
@@ -34,6 +36,7 @@ class Journal:
         seconds: float = 0.0,
     ) -> None:
         """One connection. In a flood of refusals those beyond some are counted, by verdict."""
+        self._totals.add(verdict, host, port, moved)
         if verdict != ALLOWED:
             self._plan()
             if not self._left:
@@ -45,8 +48,12 @@ class Journal:
         line |= {"address": address, "sent": sent, "received": received}
         self._put(line | {"seconds": round(seconds, 3)})
 
-    def flush(self) -> None:
-        """Write how many were only counted."""
+    def end(self) -> None:
+        """Write what is owed."""
+        self._flush()
+        self._totals.flush()
+
+    def _flush(self) -> None:
         for verdict, count in self._unwritten.items():
             self._put(_line(verdict, "", 0, f"{count} more in one second"))
         self._unwritten = {}
@@ -81,7 +88,7 @@ class Journal:
 
     def _next(self) -> None:
         self._planned, self._left = False, _BURST
-        self.flush()
+        self._flush()
 
 
 def _line(verdict: str, host: str, port: int, why: str) -> dict[str, object]:

@@ -3,14 +3,29 @@
 from collections.abc import Iterable
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+# What stands for a character in HTML, as those who write it have it: what every text needs, and
+# what quotes, or more, become in Python, Go, JavaScript, PHP, XML, mustache and Go's templates.
+_TEXT = {b"&": b"&amp;", b"<": b"&lt;", b">": b"&gt;"}
+_HTML = (
+    {b"&": b"&amp;", b"<": b"&lt;"},
+    _TEXT,
+    _TEXT | {b'"': b"&quot;"},
+    _TEXT | {b'"': b"&quot;", b"'": b"&#x27;"},
+    _TEXT | {b'"': b"&#34;", b"'": b"&#39;"},
+    _TEXT | {b'"': b"&quot;", b"'": b"&#39;"},
+    _TEXT | {b'"': b"&quot;", b"'": b"&#039;"},
+    _TEXT | {b'"': b"&quot;", b"'": b"&apos;"},
+    _TEXT | {b'"': b"&quot;", b"'": b"&#39;", b"/": b"&#x2F;", b"`": b"&#x60;", b"=": b"&#x3D;"},
+    _TEXT | {b'"': b"&#34;", b"'": b"&#39;", b"+": b"&#43;"},
+)
 Pair = tuple[bytes, bytes]
 
 
 def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
     """``secret`` as it may stand in an answer, each with what takes its place.
 
-    As it is, in a URL, and in JSON. What an answer makes of it beyond that (base64, a digest,
-    letter by letter) is that host's doing, which knows the secret anyway.
+    As it is, in a URL, in JSON, and in HTML. What an answer makes of it beyond that (base64, a
+    digest, letter by letter) is that host's doing, which knows the secret anyway.
     """
     url = b"".join(b"%c" % c if c in _PLAIN else b"%%%02X" % c for c in secret)
     json = secret.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -20,7 +35,8 @@ def spellings(secret: bytes, placeholder: bytes) -> tuple[Pair, ...]:
     for mark in b"&<>":
         cautious = cautious.replace(b"%c" % mark, b"\\u%04x" % mark)
     jsons = {json, json.replace(b"/", b"\\/"), cautious}
-    found = {secret, *jsons, *urls, *map(_lower_escapes, urls)}
+    htmls = {b"".join(each.get(b"%c" % c, b"%c" % c) for c in secret) for each in _HTML}
+    found = {secret, *jsons, *urls, *map(_lower_escapes, urls), *htmls}
     return tuple((one, placeholder) for one in found)
 
 

@@ -48,7 +48,7 @@ class Proxy(Keeper):
         """The program ends: each connection gets its line."""
         for client in list(self._clients):
             client.cut(FAILED, "cut off: the proxy ended")
-        self._shared.journal.flush()
+        self._shared.journal.end()
 
     def _listen(self) -> None:
         full = self._paused or len(self._clients) >= self._most

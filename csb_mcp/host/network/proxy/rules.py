@@ -39,11 +39,13 @@ class Rules:
             return ALLOWED
         return DENIED if self.fixed else ASKED
 
-    def add_once(self, host: object, port: object, now: float) -> None:
-        """One connection to it may pass, for ten minutes. Raises ValueError."""
+    def add_once(self, host: object, port: object, now: float) -> tuple[str, int]:
+        """One connection to it may pass, for ten minutes; gives its name. Raises ValueError."""
         if not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError("a port is a number from 1 to 65535")
-        self.give_back((normal_host(host), port, now + ONCE_SECONDS))
+        name = normal_host(host)
+        self.give_back((name, port, now + ONCE_SECONDS))
+        return name, port
 
     def take_once(self, host: str, port: int, now: float) -> tuple[str, int, float] | None:
         """Use up such a permission, if there is one."""
