@@ -99,13 +99,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the table was made with. ``lists``: tokens of both ways' tools/list."""
+    """What the table was made with.
+
+    ``poll``, ``rarely``, ``work``: seconds. ``seldom``: by keys, all tasks with looks that are
+    ``rarely`` apart. ``lists``: tokens of both ways' tools/list.
+    """
 
     version: str
     agent: str
     day: str
     poll: str
+    rarely: str
     work: str
+    seldom: Cost
     lists: tuple[int, int]
 
 
@@ -135,8 +141,8 @@ CALLS = """\
 PAGE = """\
 # What supervision costs
 
-Written by `{command}`, which carries out all of
-it; not by hand. csb-mcp {version}, Claude Code {agent}, {day}.
+Written by `{command}`, which carries out all of it; not by hand.
+csb-mcp {version}, Claude Code {agent}, {day}.
 
 A supervisor is a model, and pays for each word that it writes and reads. Here it does ten everyday
 things with an agent, Claude Code in a sandbox, in two ways: with the tools for supervision, and with
@@ -154,10 +160,13 @@ a screen and keys alone, as a person would.
   is the real Claude Code; what its model says is scripted, and comes from a Messages API on the
   sandbox's own loopback. That each task was fulfilled is checked on files, on the record, or on what
   that API was asked. What leads up to a task (the work that ends in a question, the prompt that
-  fails) is counted for nobody. Both ways meet the same script, each in a sandbox of its own.
+  fails) is counted for nobody. Both ways meet the same script, each in a sandbox of its own; hosts that
+  Claude Code asks for by itself are denied before.
 - **Work takes {work} s** in the tasks in which something is waited for, and a turn ends with a dozen
   lines of text. Real work takes minutes: then our tools pay for one more `wait`, below 100 tokens,
   every 45 s, and keys for one more look every {poll} s.
+- **Who looks every {rarely} s only** learns of everything later, and spent {calls_seldom} calls by keys and
+  {text_seldom} tokens reading text, {seen_seldom} reading pictures, for the same ten tasks.
 - **With keys** a supervisor can create a sandbox, read its whole terminal, type, take a screenshot and
   allow a host. It looks one second after what it typed, and then every {poll} s. It reads a screen
   without a mistake: the project's own reader of screens stands for its eyes. Of a terminal only the
@@ -168,8 +177,9 @@ a screen and keys alone, as a person would.
   that was taken at that moment, 1280 x 800; that depends on its size alone.
 - **Tokens**: 4 characters of text are one, arguments included; a picture is its width times its height
   by 750 ([the rule]({source})).
-  Newer models may count more. What the model thinks is not counted, nor that the whole conversation
-  is read again with every call: both would favour the way with fewer calls.
+  Newer models may count more, and the rules that a screen draws may count less. What the model thinks
+  is not counted, nor that the whole conversation is read again with every call: to count that would
+  favour the way with fewer calls.
 - **Once a session** come the lists of tools: {ours} tokens for ours, {theirs} for those that keys need.
 """  # noqa: E501  as it stands in the document
 
@@ -189,7 +199,7 @@ def upshot(rows: Sequence[Row]) -> str:
     """It in a sentence."""
     tools, keys = total(row.tools for row in rows), total(row.keys for row in rows)
     return (
-        f"All ten: {tools.calls} calls instead of {keys.calls}, and by "
+        f"All ten: {tools.calls} calls instead of {keys.calls}, and\n"
         f"{1 - tools.tokens / keys.tokens:.0%} fewer tokens than reading text, "
         f"{1 - tools.tokens / keys.seen:.0%} fewer than reading pictures."
     )
@@ -208,6 +218,10 @@ def page(rows: Sequence[Row], facts: Facts) -> str:
         agent=facts.agent,
         day=facts.day,
         poll=facts.poll,
+        rarely=facts.rarely,
+        calls_seldom=facts.seldom.calls,
+        text_seldom=f"{facts.seldom.tokens:,}",
+        seen_seldom=f"{facts.seldom.seen:,}",
         work=facts.work,
         ours=f"{facts.lists[0]:,}",
         theirs=f"{facts.lists[1]:,}",
@@ -220,7 +234,7 @@ def read_page(text: str) -> tuple[list[Row], Facts]:
     told = {row[0]: row[1:] for row in cells if len(row) == 3}
     rows: list[Row] = []
     for row in cells:
-        if len(row) != 6 or row[0] not in told or row[0] == "task":
+        if len(row) != 6 or row[0] == "all" or not row[1].isdigit():
             continue
         tools, tokens, keys, by_text, seen = (int(one.replace(",", "")) for one in row[1:])
         ours, theirs = told[row[0]]
@@ -229,13 +243,22 @@ def read_page(text: str) -> tuple[list[Row], Facts]:
         )
     version, agent, day = _found(r"csb-mcp (\S+), Claude Code (\S+), (\S+)\.\n", text)
     (poll,), (work,) = _found(r"look every (\S+) s", text), _found(r"Work takes (\S+) s", text)
-    lists = _found(r"lists of tools: (\S+) tokens for ours, (\S+) for", text)
-    ours, theirs = (int(number.replace(",", "")) for number in lists)
-    return rows, Facts(version, agent, day, poll, work, (ours, theirs))
+    (rarely,) = _found(r"Who looks every (\S+) s only", text)
+    calls, tokens, seen = _numbers(
+        r"spent (\S+) calls by keys and (\S+) tokens reading text, (\S+) reading", text
+    )
+    ours, theirs = _numbers(r"lists of tools: (\S+) tokens for ours, (\S+) for", text)
+    return rows, Facts(
+        version, agent, day, poll, rarely, work, Cost(calls, tokens, seen), (ours, theirs)
+    )
+
+
+def _numbers(pattern: str, text: str) -> tuple[int, ...]:
+    return tuple(int(number.replace(",", "")) for number in _found(pattern, text))
 
 
 def _found(pattern: str, text: str) -> tuple[str, ...]:
-    match = re.search(pattern, text)
+    match = re.search(pattern.replace(" ", r"\s+"), text)  # a line may end anywhere
     if match is None:
         raise ValueError(f"{pattern} is not in it")
     return match.groups()

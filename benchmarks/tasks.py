@@ -3,7 +3,7 @@
     python benchmarks/tasks.py [--write]
 
 Both ways are really carried out, by the SDK's client over ``csb-mcp stdio``, on a daemon of its
-own, with the real Claude Code inside before a scripted Messages API: that takes ten minutes.
+own, with the real Claude Code inside before a scripted Messages API: that takes some ten minutes.
 ``--write`` writes docs/supervision-costs.md.
 """
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from mcp import Client, StdioServerParameters, stdio_client
 
@@ -30,6 +31,7 @@ from benchmarks.costs import (
     figures,
     json_tokens,
     page,
+    total,
     upshot,
     words,
 )
@@ -37,8 +39,10 @@ from benchmarks.ways import (
     HOST,
     POLL,
     PROMPT,
+    RARELY,
     WORK,
     ByKeys,
+    ByRareLooks,
     ByTools,
     Stage,
     Supervisor,
@@ -67,6 +71,7 @@ PAGE = "<!doctype html><body style='background: rgb(11, 61, 46); color: white'><
 TESTS = "import unittest\nclass T(unittest.TestCase):\n    def test_it(self): pass\n"
 SAID = "\n".join(f"{n}. What was done there, and why, in words for you." for n in range(1, 13))
 PRICES = "[prices.claude]\ninput = 300\noutput = 1500\ncache_creation = 375\ncache_read = 30\n"
+WAYS: dict[type[Supervisor], str] = {ByTools: "a", ByKeys: "k", ByRareLooks: "r"}
 BY_KEYS = ("create_sandbox", "read_terminal", "send_keys", "screenshot", "allow_host", "delete")
 
 
@@ -117,7 +122,7 @@ class Before:
     @staticmethod
     async def host(stage: Stage) -> None:
         """It asks for a host that nobody has allowed."""
-        record = str((await stage.client.call_tool("list_sandboxes", {})).structured_content)
+        record = str(await records(stage.client))
         for host in ("downloads.claude.ai", "github.com"):  # what Claude Code asks for by itself
             if host in record:
                 await stage.call("deny_host", host=host)
@@ -153,9 +158,16 @@ class After:
     @staticmethod
     async def host(stage: Stage) -> None:
         """The rule is there."""
-        record = await stage.client.call_tool("list_sandboxes", {})
-        assert f'"{HOST}"' in str(record.structured_content).replace("'", '"')
+        (record,) = [one for one in await records(stage.client) if one["name"] == stage.name]
+        assert HOST in record["allowed_hosts"], record
         await stage.until({"agent_state": "ready"})
+
+
+async def records(client: Client) -> list[dict[str, Any]]:
+    """Of all sandboxes."""
+    found = checked(await client.call_tool("list_sandboxes", {})).structured_content
+    assert found
+    return found["sandboxes"]
 
 
 async def soon(holds: Callable[[], bool]) -> bool:
@@ -199,9 +211,7 @@ async def connected(base: Path) -> AsyncGenerator[Client]:
             try:
                 yield client
             finally:
-                listed = await client.call_tool("list_sandboxes", {})
-                left: dict[str, list[dict[str, str]]] = listed.structured_content or {}
-                for record in left["sandboxes"]:
+                for record in await records(client):
                     await client.call_tool("delete", {"sandbox": record["id"]})
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -210,7 +220,7 @@ async def connected(base: Path) -> AsyncGenerator[Client]:
 
 async def story(client: Client, base: Path, way: type[Supervisor]) -> list[Spent]:
     """All tasks in one way, one after another with one agent."""
-    stage = Stage(client, made_project(base / "projects", "a" if way is ByTools else "k"))
+    stage = Stage(client, made_project(base / "projects", WAYS[way]))
     supervisor, found = way(stage), list[Spent]()
     for task in TASKS:
         if prepare := getattr(Before, task, None):
@@ -245,14 +255,16 @@ async def main(*, write: bool) -> int:
     with short_folder() as base:
         async with connected(base) as client:
             lists = await list_tokens(client)
-            both = [await story(client, base, way) for way in (ByTools, ByKeys)]
+            *both, seldom = [await story(client, base, way) for way in WAYS]
         assert not mentions(str(base)), "processes are left"
     facts = Facts(
         version=__version__,
         agent=agent_version(),
         day=time.strftime("%Y-%m-%d"),
         poll=f"{POLL:g}",
+        rarely=f"{RARELY:g}",
         work=f"{WORK:g}",
+        seldom=total(map(cost, seldom)),
         lists=lists,
     )
     rows = [
@@ -261,6 +273,7 @@ async def main(*, write: bool) -> int:
     ]
     print(figures(rows))
     print(upshot(rows))
+    print(f"with a look every {RARELY:g} s: {facts.seldom}")
     if write:
         DOCUMENT.write_text(page(rows, facts))
         print(f"{DOCUMENT} written")

@@ -28,7 +28,7 @@ from csb_mcp.model import AgentState, ScreenFact
 from tests.support.claude_inside import KEY, PORT
 from tests.support.fake_api import Script
 
-POLL, WORK, GLANCE = 5.0, 20.0, 1.0  # seconds
+POLL, RARELY, WORK, GLANCE = 5.0, 20.0, 20.0, 1.0  # seconds
 PATIENCE = 90.0
 COLOUR = (11, 61, 46)  # of the page that the agent made
 TEST = "python3 -m unittest test_it"
@@ -198,7 +198,9 @@ class ByTools(Supervisor):
 
 
 class ByKeys(Supervisor):
-    """With a screen and keys."""
+    """With a screen and keys. ``poll``: seconds between two looks, when there is nothing to do."""
+
+    poll = POLL
 
     async def look(self, name: str = "") -> tuple[str, ScreenFact]:
         """The whole terminal, and what a reader of it sees there."""
@@ -222,7 +224,7 @@ class ByKeys(Supervisor):
             if fact.state in states:
                 return text
             assert time.monotonic() < deadline, text
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(self.poll)
 
     async def keys(self, **what: Any) -> tuple[str, ScreenFact]:
         """Type, and see what became of it."""
@@ -280,7 +282,7 @@ class ByKeys(Supervisor):
                 if fact.state is AgentState.QUESTION:
                     assert "touch found" in text
                     return
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(self.poll)
         raise AssertionError("nobody asks")
 
     async def tests(self) -> None:
@@ -288,7 +290,7 @@ class ByKeys(Supervisor):
         await self.until(AgentState.READY)
         text, _ = await self.keys(text=f"!{TEST}", keys=["Enter"])
         while "\n     OK" not in text:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(self.poll)
             text, _ = await self.look()
 
     async def host(self) -> None:
@@ -302,7 +304,13 @@ class ByKeys(Supervisor):
         await self.call("send_keys", sandbox=self.stage.name, text=line, keys=["Enter"])
         await asyncio.sleep(GLANCE)
         while not is_page(await self.call("screenshot", sandbox=self.stage.name)):
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(self.poll)
+
+
+class ByRareLooks(ByKeys):
+    """Likewise, with more patience."""
+
+    poll = RARELY
 
 
 def written(tool: str, arguments: Mapping[str, Any]) -> float:
