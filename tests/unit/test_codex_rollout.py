@@ -106,6 +106,12 @@ def test_a_turn_is_told_whole_and_once(home: Home) -> None:
     assert home.add() == Transcript()
 
 
+def test_a_prompt_of_an_older_version_is_told_once(home: Home) -> None:
+    found = home.add(START, event("user_message", message="Go"), typed("Go"), typed("Go"))
+    assert found.prompts == ("Go", "Go")
+    assert home.add(event("user_message", message=["no"])).prompts == ()
+
+
 def test_totals_alone_are_counted_by_what_they_grow(home: Home) -> None:
     assert home.used(home.add(START, total(1), total(1))) == COUNTED
     assert home.used(home.add(total(3))) == COUNTED + COUNTED

@@ -72,6 +72,19 @@ def test_a_recorded_screen_is_read_right(name: str) -> None:
     assert told(read_screen(rows_of(name))) == expected
 
 
+def test_an_older_version_is_read_right_or_not_at_all() -> None:
+    folder = SCREENS / "codex-0.118.0"
+    index: dict[str, dict[str, Any]] = json.loads((folder / "index.json").read_text())
+    assert {path.stem for path in folder.glob("*.txt")} == set(index)
+    for name, expected in index.items():
+        del expected["what"]
+        assert told(read_screen((folder / f"{name}.txt").read_text().split("\n"))) == expected, name
+        assert expected["state"] in (
+            name.partition("-")[0].replace("permission", "question"),
+            "unknown",
+        )
+
+
 @pytest.mark.parametrize("name", INDEX)
 @pytest.mark.parametrize("other", [{"›": ">"}, {"·": "|", "•": "|"}], ids="ab")
 def test_another_look_is_not_understood(name: str, other: dict[str, str]) -> None:
