@@ -70,8 +70,12 @@ def _dialog(rows: Sequence[str]) -> _Dialog | None:
 
 
 def _from(rows: Sequence[str], is_title: Callable[[str], object]) -> list[str] | None:
-    """The nearest title above the options, and what stands below it."""
-    at = next((n for n in range(len(rows) - 1, -1, -1) if is_title(rows[n])), None)
+    """The title above the options, and what stands below it.
+
+    All of a dialog is indented; what it is about may have words like a title's, but further down.
+    """
+    edge = max((n for n, row in enumerate(rows) if row and row[0] != " "), default=-1)
+    at = next((n for n in range(edge + 1, len(rows)) if is_title(rows[n])), None)
     return None if at is None else [row.strip() for row in rows[at:] if row.strip()]
 
 

@@ -25,17 +25,18 @@ _NOTHING = ModelUsage()
 _MARKS = (
     *(b'"session_meta"', b'"turn_context"', b'"token_usage_record"', b'"token_count"'),
     *(b'"function_call"', b'"custom_tool_call"', b'"local_shell_call"', b'"assistant"'),
-    *(b'"UserMessage"', b'"task_complete"', b'"turn_aborted"'),
+    *(b'"UserMessage"', b'"user_message"', b'"task_complete"', b'"turn_aborted"'),
 )
 
 
 @dataclass(slots=True)
 class _Thread:
-    """What was read of one file. ``side``: it is a subagent's."""
+    """What was read of one file. ``side``: it is a subagent's. ``typed``: its last prompt."""
 
     model: str = ""
     side: bool = False
     total: ModelUsage = _NOTHING
+    typed: tuple[str, str] = ("", "")
 
 
 @dataclass(slots=True)
@@ -107,8 +108,8 @@ class Rollouts:
             found.messages += _counted(thread, line, payload)
         elif thread.side:
             return
-        elif kind == "item_completed":
-            found.prompts += _prompt(fields(payload.get("item")))
+        elif kind in ("item_completed", "user_message"):
+            found.prompts += _prompt(thread, kind, payload)
         elif kind in ("task_complete", "turn_aborted"):
             over = name(payload, "turn_id") or "turn"
             found.messages.append(_message(thread, line, over, turn_over=True))
@@ -149,7 +150,7 @@ def _message(
 
 def _item(thread: _Thread, line: Fields, payload: Fields) -> Iterator[Message]:
     """What the model said, or calls."""
-    own, kind = name(payload, "id") or name(payload, "call_id"), payload.get("type")
+    own, kind = name(payload, "id") or name(payload, "call_id") or "message", payload.get("type")
     if kind == "message" and payload.get("role") == "assistant" and not thread.side:
         if text := _text(payload):
             yield _message(thread, line, own, text=text)
@@ -165,9 +166,17 @@ def _text(payload: Fields) -> str:
     return "\n".join(plain_text(part[:_MAX_TEXT]) for part in parts if isinstance(part, str))
 
 
-def _prompt(item: Fields) -> list[str]:
-    text = _text(item) if item.get("type") == "UserMessage" else ""
-    return [text] if text else []
+def _prompt(thread: _Thread, kind: str, payload: Fields) -> list[str]:
+    """What was typed and submitted. Older ones tell it another way, some may tell it both ways."""
+    if kind == "user_message":
+        text = _text({"content": [{"text": payload.get("message")}]})
+    else:
+        item = fields(payload.get("item"))
+        text = _text(item) if item.get("type") == "UserMessage" else ""
+    before, thread.typed = thread.typed, (kind, text) if text else thread.typed
+    if not text or (before[1] == text and before[0] != kind):
+        return []
+    return [text]
 
 
 def _counted(thread: _Thread, line: Fields, payload: Fields) -> Iterator[Message]:

@@ -24,8 +24,13 @@ _HINTS = re.compile(
 )
 _MODE = re.compile(r"Plan mode|Shell mode")
 _DRAFT = re.compile(r"[›!](?: |$)")
-_PLACEHOLDER = "Ask Codex to do anything"
-_BUSY = re.compile(r"(?:[•◦] )?(?P<said>\S.{0,200} \([^()]{1,20} • esc to interrupt\).*)")
+_PLACEHOLDERS = (  # the first is today's, the others are those of about 0.118
+    *("Ask Codex to do anything", "Explain this codebase", "Summarize recent commits"),
+    *("Implement {feature}", "Find and fix a bug in @filename", "Write tests for @filename"),
+    *("Improve documentation in @filename", "Run /review on my current changes"),
+    "Use /skills to list available skills",
+)
+_BUSY = re.compile(r"(?:[•◦] )?(?P<said>[^\W\d_].{0,200} \([^()]{1,20} • esc to interrupt\).*)")
 _DETAIL = re.compile(r"  └ (?P<words>\S.*)")
 _QUEUE = re.compile(r"• (?:Queued|Messages to be|Pending) .*")
 _OVER = re.compile(r"  Worked for .+ • \d\d:\d\d$")
@@ -78,7 +83,7 @@ def _input(rows: Sequence[str]) -> _Input | None:
     draft = "\n".join([inside[0][2:], *(row[2:] for row in inside[1:])]).strip()
     if inside[0].startswith("!"):  # it would go to a shell
         draft = "!" + draft
-    return _Input(rows[:top], "" if draft == _PLACEHOLDER else draft, rows[blank + 1 :])
+    return _Input(rows[:top], "" if draft in _PLACEHOLDERS else draft, rows[blank + 1 :])
 
 
 def _at_input(found: _Input) -> ScreenFact:

@@ -48,14 +48,16 @@ hide_full_access_warning = true
 [features]
 daemon_auto_start = false  # it would copy the program into the home, and go on by itself
 """
+_TRUSTS = "--dangerously-bypass-hook-trust"
 # The address of its API can be said in its settings or its arguments only, not in its environment.
-_START = (
-    'program=$1; shift; if [ -n "$OPENAI_BASE_URL" ]; then '
-    f'set -- -c "model_providers.{PROVIDER}.base_url=$OPENAI_BASE_URL" "$@"; fi; '
-    'exec "$program" "$@"'
-)
-# Hooks run only if somebody looked at them once, or so. All that runs here is inside.
-_FLAGS = ("--dangerously-bypass-hook-trust",)
+# Hooks run only if somebody looked at them once, or so (all that runs here is inside); an older one
+# that has none of that does not know the flag either, and would not start.
+_START = f"""\
+program=$1; shift
+[ -z "$OPENAI_BASE_URL" ] || set -- -c "model_providers.{PROVIDER}.base_url=$OPENAI_BASE_URL" "$@"
+case $("$program" --help 2>&1) in *{_TRUSTS}*) set -- {_TRUSTS} "$@" ;; esac
+exec "$program" "$@"
+"""
 
 
 def seed(project: Path) -> Seed:
@@ -75,5 +77,4 @@ def seed(project: Path) -> Seed:
 
 def line(program: tuple[str, ...], arguments: tuple[str, ...]) -> tuple[str, ...]:
     """What is started: ``program`` with the address that the environment inside has."""
-    first, *rest = program
-    return ("/bin/sh", "-c", _START, "codex", first, *rest, *_FLAGS, *arguments)
+    return ("/bin/sh", "-c", _START, "codex", *program, *arguments)
