@@ -226,10 +226,15 @@ def _texts(message: Mapping[str, Any]) -> str:
     return "\n".join(str(block.get("text") or block.get("content") or "") for block in blocks)
 
 
+def handler(folder: Path) -> type[Handler]:
+    """What answers by the script in ``folder``."""
+    values = {"script": Script(folder), "numbers": itertools.count(1)}
+    return type("Bound", (Handler,), values)
+
+
 def server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
     """A server for the script in ``folder``; the caller serves and closes it."""
-    values = {"script": Script(folder), "numbers": itertools.count(1)}
-    return ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), values))
+    return ThreadingHTTPServer(("127.0.0.1", port), handler(folder))
 
 
 if __name__ == "__main__":

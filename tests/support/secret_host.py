@@ -129,9 +129,14 @@ class Server(ThreadingHTTPServer):
     large = 0
     root = Path("/nowhere")
 
-    def __init__(self, context: ssl.SSLContext, listening: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        listening: socket.socket | None = None,
+        handler: type[BaseHTTPRequestHandler] = Handler,
+    ) -> None:
         """``listening``: a socket in another network; it becomes ours."""
-        super().__init__(("127.0.0.1", 0), Handler, bind_and_activate=not listening)
+        super().__init__(("127.0.0.1", 0), handler, bind_and_activate=not listening)
         if listening:
             self.socket.close()
             self.socket = listening
