@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from csb_mcp.host.network.authority import make_authority, make_leaf
 from csb_mcp.model import (
     Budget,
     Condition,
+    Counted,
     ModelUsage,
     QuestionAsked,
     SandboxSpec,
     SandboxState,
     TurnFinished,
 )
+from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.manager import Manager
 from csb_mcp.service.registry import Live
 from tests.support import fake_api
@@ -83,8 +86,8 @@ async def until(service: Manager, sandbox: str, cursor: str, condition: Conditio
     assert found.satisfied, "\n".join(text for _, text in seen.rows)
 
 
-def settled(base: Path, outside: Path) -> Settings:
-    secrets = {"claude": key_in(outside)}
+def settled(base: Path, outside: Path, **key: Any) -> Settings:
+    secrets = {"claude": replace(key_in(outside), **key)}
     return settings_in(base, claude=PROGRAM, secrets=secrets, prices=PRICES)
 
 
@@ -196,7 +199,7 @@ async def more_than_its_transcript_says(app: App, script: Script, sandbox: str) 
     assert live.agent.usage.tokens == TOKENS + 50_000 + 11 + 3 + 5
 
 
-async def test_what_it_reports_home_is_refused_and_hinders_nothing(
+async def test_with_a_long_lived_token_what_it_reports_home_is_refused_and_hinders_nothing(
     base: Path, net: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_into(net, monkeypatch)
@@ -204,20 +207,27 @@ async def test_what_it_reports_home_is_refused_and_hinders_nothing(
     outside.mkdir(mode=0o700)
     with an_api(net, outside) as script:
         script.say(*(turn | {"usage": USED} for turn in TURNS))
-        async with running_app(settled(base, outside)) as app:
+        monkeypatch.setenv("CSB_TEST_TOKEN", KEY)
+        token = {"variable": "CLAUDE_CODE_OAUTH_TOKEN", "environment": "CSB_TEST_TOKEN"}
+        async with running_app(settled(base, outside, file=None, **token)) as app:
             env = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": ""}
             sandbox = await a_turn_with_a_question(app.service, project_in(base), env=env)
             live = registry(app.service).live[sandbox]
             assert live.agent is not None
             watch = live.agent
             await eventually(lambda: watch.usage.total.total == TOKENS)
-            await eventually(lambda: watch.usage.counted and watch.usage.counted.answers == 3)
+            # The request for a title is in no transcript, and the rest is as it says.
+            (model,) = watch.usage.models
+            await eventually(lambda: _counted(watch).models.get(model) == watch.usage.models[model])
+            others = [one for name, one in _counted(watch).models.items() if name != model]
+            assert sum(one.total for one in others) % sum(fake_api.USAGE.values()) == 0
+            assert others
+            assert [asked["key"] for asked in script.asked()] == [f"Bearer {KEY}"] * 2
             hosts = (await app.service.egress(sandbox)).hosts
             assert {one.host for one in hosts if one.allowed} == {HOST}
             assert {one.host for one in hosts if one.refused}, "it told nobody else anything"
-            # The request for a title is in no transcript, and the rest is as it says.
-            assert watch.usage.counted is not None
-            models = dict(watch.usage.counted.models)
-            (model,) = watch.usage.models
-            assert models.pop(model) == watch.usage.models[model]
-            assert [one.total for one in models.values()] == [sum(fake_api.USAGE.values())]
+
+
+def _counted(watch: AgentWatch) -> Counted:
+    assert watch.usage.counted is not None
+    return watch.usage.counted

@@ -51,6 +51,7 @@ def text(said: str) -> dict[str, Any]:
 
 STREAM = events(
     {"type": "message_start", "message": message()},
+    text("a long text " * 100),
     text('he says "usage": {"output_tokens": 999} \n data: {"usage":{"output_tokens":9}}'),
     {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 40, "input_tokens": None}},
     {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 70}},
@@ -183,6 +184,11 @@ def test_an_answer_that_is_broken_off_before_it_tells_counts_by_what_was_said(
     told = read(tally, start + events(text("ab" * 1000), text("é" * 100)), whole=False)
     assert tokens(told) == (11, (2000 + 200) // 4, 3, 5)
     assert (told["answers"], told["cut"]) == (1, 1)
+
+
+def test_once_all_is_told_it_may_be_left(tally: Tally) -> None:
+    told = read(tally, STREAM, whole=False)
+    assert (tokens(told), told["answers"], told["cut"]) == ((11, 70, 3, 5), 1, 0)
 
 
 def test_a_request_that_is_left_before_the_answer_is_not_nothing(tally: Tally) -> None:
