@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ HOST, ADDRESS = "api.anthropic.com", "198.51.100.77"
 KEY = "sk-ant-api03-the-real-one-0123456789-abcdefghijk"
 VARIABLE = "ANTHROPIC_API_KEY"
 USED = {"input_tokens": 1200, "output_tokens": 345, "cache_read_input_tokens": 6000}
+soon = partial(eventually, seconds=30)
 TOKENS = 2 * 7548  # of two answers with what the API says beside that
 PRICES = {"claude": Price(1.0, 10.0, 2.0, 0.1)}
 TURNS: tuple[dict[str, Any], ...] = (
@@ -111,6 +113,10 @@ async def a_turn_with_a_question(service: Manager, project: Path, **asked: Any) 
     question = (await service.observe(sandbox, cursor=None)).agent.question
     assert question is not None
     assert (question.kind, question.tool) == ("permission", "Bash")
+    watch = registry(service).live[sandbox].agent
+    assert watch is not None
+    # However long nobody answers: both know of what was asked so far.
+    await soon(lambda: watch.usage.total.total == TOKENS // 2 <= _counted(watch).tokens)
     done = await service.answer(sandbox, question.id, question.options[0].key, text=None)
     await until(service, sandbox, done.cursor, TurnFinished())
     assert (project / "made").exists()
@@ -136,7 +142,6 @@ async def test_the_key_is_never_inside_and_what_is_used_is_counted_where_nobody_
     base: Path, net: Internet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr("csb_mcp.service.agents.comparison.SETTLED_SECONDS", 1.0)
     assert PROGRAM.exists(), "Claude Code is not installed: run scripts/setup test"
     put_into(net, monkeypatch)
     outside = base / "outside"
@@ -149,6 +154,7 @@ async def test_the_key_is_never_inside_and_what_is_used_is_counted_where_nobody_
                 sandbox = await a_first_turn(first, script, base)
             finally:
                 await first.close()
+            monkeypatch.setattr("csb_mcp.service.agents.comparison.SETTLED_SECONDS", 0.5)
             second = await build(settings)
             try:
                 await more_than_its_transcript_says(second, script, sandbox)
@@ -166,7 +172,7 @@ async def a_first_turn(app: App, script: Script, base: Path) -> str:
     live = registry(app.service).live[sandbox]
     assert live.agent is not None
     watch = live.agent
-    await eventually(lambda: watch.usage.total.total == TOKENS and not watch.usage.differs)
+    await soon(lambda: watch.usage.total.total == TOKENS and not watch.usage.differs)
     used = (await app.service.observe(sandbox, cursor=None)).usage
     assert used.counted is not None
     assert used.total == ModelUsage(input=2400, output=690, cache_creation=6, cache_read=12000)
@@ -184,7 +190,7 @@ async def a_first_turn(app: App, script: Script, base: Path) -> str:
 async def more_than_its_transcript_says(app: App, script: Script, sandbox: str) -> None:
     """It has removed its transcripts, and asks the model by other ways; the daemon is a new one."""
     live = registry(app.service).live[sandbox]
-    await eventually(lambda: registry(app.service).find(sandbox).warnings)
+    await soon(lambda: registry(app.service).find(sandbox).warnings)
     used = (await app.service.observe(sandbox, cursor=None)).usage
     assert (used.total.total, used.tokens) == (0, TOKENS)
     (event,) = [e for e in await happened(app.service, sandbox) if e.kind == "usage_differs"]
@@ -194,7 +200,7 @@ async def more_than_its_transcript_says(app: App, script: Script, sandbox: str) 
     said = await Inside(app, sandbox).out(ASK)
     assert "Of course." in said
     assert script.asked()[-1]["key"] == KEY
-    await eventually(lambda: registry(app.service).find(sandbox).state is SandboxState.PAUSED)
+    await soon(lambda: registry(app.service).find(sandbox).state is SandboxState.PAUSED)
     assert live.agent is not None
     assert live.agent.usage.tokens == TOKENS + 50_000 + 11 + 3 + 5
 
@@ -215,10 +221,10 @@ async def test_with_a_long_lived_token_what_it_reports_home_is_refused_and_hinde
             live = registry(app.service).live[sandbox]
             assert live.agent is not None
             watch = live.agent
-            await eventually(lambda: watch.usage.total.total == TOKENS)
+            await soon(lambda: watch.usage.total.total == TOKENS)
             # The request for a title is in no transcript, and the rest is as it says.
             (model,) = watch.usage.models
-            await eventually(lambda: _counted(watch).models.get(model) == watch.usage.models[model])
+            await soon(lambda: _counted(watch).models.get(model) == watch.usage.models[model])
             others = [one for name, one in _counted(watch).models.items() if name != model]
             assert sum(one.total for one in others) % sum(fake_api.USAGE.values()) == 0
             assert others
