@@ -8,7 +8,8 @@ class Budget:
     """Bounds in tokens of all kinds, US dollars, and turns; None: none.
 
     At 80 % there is an event, at 100 % the sandbox is paused, after its last turn if it is turns.
-    What is used is counted by the sandbox's transcripts, which are its word.
+    What is used is counted by the sandbox's transcripts, which are its word, and by its proxy where
+    that sees the API; the larger counts. Turns are told by hooks and transcripts alone.
     """
 
     max_tokens: int | None = None

@@ -25,6 +25,7 @@ from csb_mcp.model import (
     CommandResult,
     Condition,
     Connection,
+    Counted,
     Egress,
     EgressAsked,
     EgressRequest,
@@ -227,7 +228,15 @@ class FakeService:
         return Observation(
             record=record,
             agent=AgentView(state=state, since=1.5, evidence=said, question=asked, fault=fault),
-            usage=AgentUsage(models={"model-a": used}, cost=0.25, turns=1, tool_calls=2, turn=used),
+            usage=AgentUsage(
+                models={"model-a": used},
+                cost=0.25,
+                turns=1,
+                tool_calls=2,
+                turn=used,
+                counted=Counted(models={"model-a": used + used}, uncounted=3, estimated=40),
+                counted_cost=0.75,
+            ),
             terminal=self.view,
             queued=1,
         )

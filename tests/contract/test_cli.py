@@ -427,6 +427,7 @@ def test_the_agent_inside(shell: Shell, web: str) -> None:
     assert re.search(r"^hook +question: ask$", shown, re.MULTILINE)
     assert "question q1, permission Bash: rm -rf x\n  1  Yes\n  2  No\n" in shown
     assert "used: 30 tokens, 1 turns, $0.2500" in shown
+    assert "the proxy counted 100 ($0.7500), the transcript says 30; 3 answers estimated" in shown
     assert "submitted, proved by its hook" in shell("prompt", "web", "go")
     assert shell.json("prompt", "web", "go", "--queue")["queued"] is True
     assert "question q1" in shell("answer", "web", "q1", "2", "--text", "no")

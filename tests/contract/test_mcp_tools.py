@@ -563,6 +563,10 @@ async def test_observe_is_short_and_its_words_are_fenced(
     assert "next cursor: ab.9" in trusted
     assert "agent: question since 00:00:01 UTC\nDISPUTED by screen" in trusted
     assert "used: 30 tokens (10 in, 20 out), 1 turns, 2 tool calls, $0.2500" in trusted
+    told = (
+        "; the proxy counted 100 ($0.7500), the transcript says 30; 3 answers of the API were est"
+    )
+    assert told in trusted
     assert "hook says question: ask\nscreen says working: busy" in untrusted
     assert "question qqq" in untrusted
     assert "[1=Yes, 2=No]; text may be given" in untrusted

@@ -469,6 +469,9 @@ async def test_the_agent_inside(client: httpx2.AsyncClient, service: FakeService
     assert agent["question"]["options"][1] == {"key": "2", "label": "No"}
     assert agent["error"]["words"] == "no way out"
     assert (used["total"]["output"], used["cost"], found["queued"]) == (20, 0.25, 1)
+    counted = used["counted"]
+    assert (counted["tokens"], counted["total"]["output"], counted["cost"]) == (100, 40, 0.75)
+    assert (counted["uncounted"], counted["estimated"], counted["answers"]) == (3, 40, 0)
     sent = await client.post(f"{ONE}/prompts", json={"text": "go"})
     assert (sent.status_code, sent.json()["proof"]) == (200, "hook")
     queued = await client.post(f"{ONE}/prompts", json={"text": "go", "queue": True})

@@ -31,7 +31,7 @@ def entries(message):
         raise ValueError("wrong secrets")
     return {one["host"]: one["value"] for one in message["secrets"]}
 
-def serve(client, upstream, entry):
+def serve(client, upstream, entry, tally):
     client.setblocking(True)
     upstream.setblocking(True)
     if entry == "breaks":

@@ -257,13 +257,17 @@ def _texts(message: Mapping[str, Any]) -> str:
     return "\n".join(map(str, words))
 
 
+def handler(script: Script) -> type[Handler]:
+    """What answers by ``script``."""
+    return type("Bound", (Handler,), {"script": script, "numbers": itertools.count(1)})
+
+
 class Server(ThreadingHTTPServer):
     """Answers by ``script``."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.script = Script(folder)
-        values = {"script": self.script, "numbers": itertools.count(1)}
-        super().__init__(("127.0.0.1", port), type("Bound", (Handler,), values))
+        super().__init__(("127.0.0.1", port), handler(self.script))
 
 
 def server(folder: Path, port: int = 0) -> Server:

@@ -18,6 +18,7 @@ from typing import Any
 
 from csb_mcp.host.network.authority import make_authority, make_leaf
 from csb_mcp.host.network.proxy import tls
+from csb_mcp.host.network.proxy.tally import Tally
 
 HOST = "api.secret.example"
 VALUE = "sk-real/9f8e+7d6c5b4a-the-value"
@@ -65,6 +66,15 @@ class Handler(BaseHTTPRequestHandler):
         self._begin_chunks("text/event-stream")
         for number in range(3):
             self._chunk(b"data: %d %b\n\n" % (number, self.headers["x-api-key"].encode()))
+            assert self.server.next.wait(10)
+            self.server.next.clear()
+        self._chunk(b"")
+
+    def path_v1(self) -> None:
+        """What a model says; each part waits for the test, as above."""
+        self._begin_chunks("text/event-stream")
+        for event in self.server.events:
+            self._chunk(event)
             assert self.server.next.wait(10)
             self.server.next.clear()
         self._chunk(b"")
@@ -128,10 +138,16 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     large = 0
     root = Path("/nowhere")
+    events: tuple[bytes, ...] = ()
 
-    def __init__(self, context: ssl.SSLContext, listening: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        listening: socket.socket | None = None,
+        handler: type[BaseHTTPRequestHandler] = Handler,
+    ) -> None:
         """``listening``: a socket in another network; it becomes ours."""
-        super().__init__(("127.0.0.1", 0), Handler, bind_and_activate=not listening)
+        super().__init__(("127.0.0.1", 0), handler, bind_and_activate=not listening)
         if listening:
             self.socket.close()
             self.socket = listening
@@ -186,6 +202,7 @@ class Door:
     upstream: tuple[str, int]
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     ended: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
+    tally: Tally | None = None
 
     @property
     def url(self) -> str:
@@ -214,7 +231,7 @@ class Door:
 
     def _relay(self, client: socket.socket) -> None:
         with client, socket.create_connection(self.upstream) as upstream:
-            self.ended.append(tls.serve(client, upstream, self.entry))
+            self.ended.append(tls.serve(client, upstream, self.entry, self.tally))
 
 
 @dataclass
@@ -256,8 +273,9 @@ def world(
     ours, ours_key = make_authority("ours", [HOST])
     certificate, key = make_leaf(ours, ours_key, HOST)
     item = {"host": HOST, "placeholder": PLACEHOLDER, "value": VALUE}
-    message = {"secrets": [item | {"certificate": certificate, "key": key}]}
+    message: dict[str, Any] = {"secrets": [item | {"certificate": certificate, "key": key}]}
     (folder / "theirs.pem").write_text(theirs)
+    message["counted"] = [HOST]
     message |= {} if system else {"authorities": {HOST: theirs if trusted else other}}
     bundle = folder / "bundle.pem"
     bundle.write_text(ours)

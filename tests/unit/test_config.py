@@ -64,6 +64,18 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, field: str) -> None
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_secret_is_put_in_by_the_proxy_unless_it_is_wanted_inside(tmp_path: Path) -> None:
+    table = 'host = "a.example"\nvariable = "V"\nenvironment = "E"\n'
+    file = tmp_path / "config.toml"
+    env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    for more, inside in (("", False), ("inside = false", False), ("inside = true", True)):
+        file.write_text(f"[secrets.s]\n{table}{more}\n")
+        assert load_settings({"config": str(file)}, env).secrets["s"].inside is inside
+    file.write_text(f'[secrets.s]\n{table}inside = "no"\n')
+    with pytest.raises(InvalidInput, match="true or false"):
+        load_settings({"config": str(file)}, env)
+
+
 def test_a_missing_file_is_an_error_only_if_it_was_named(tmp_path: Path) -> None:
     assert load_settings({}, {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)})
     with pytest.raises(InvalidInput, match="is not a file"):

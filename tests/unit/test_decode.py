@@ -195,6 +195,14 @@ def test_hosts_of_a_create() -> None:
     assert refusal(decode.sandbox_spec, wrong).field == "secrets"
 
 
+@pytest.mark.parametrize("named", [None, "none", "full", "allowlist"])
+def test_an_agent_that_needs_hosts_has_the_allowlist_unless_a_network_is_named(
+    named: str | None,
+) -> None:
+    asked = {"project_dir": "/p", "agent": "claude"} | ({"network": named} if named else {})
+    assert decode.sandbox_spec(asked).network == (named or "allowlist")
+
+
 def test_hosts_that_are_answered_for() -> None:
     allowed = decode.allow_host({"sandbox": "web", "host": "*.Example.org:443", "once": True})
     assert allowed == decode.AllowHost("web", "*.example.org:443", True)

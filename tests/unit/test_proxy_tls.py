@@ -10,7 +10,9 @@ import threading
 import xml.sax.saxutils
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from csb_mcp.host.network.authority import make_authority, make_leaf
 from csb_mcp.host.network.proxy import tls
+from csb_mcp.host.network.proxy.loop import Loop
 from csb_mcp.host.network.proxy.mask import Mask, spellings
 from csb_mcp.host.network.proxy.messages import (
     BadMessageError,
@@ -28,8 +31,11 @@ from csb_mcp.host.network.proxy.messages import (
     chunk,
     take_head,
 )
+from csb_mcp.host.network.proxy.tally import Tally
 from tests.support.secret_host import HOST, PLACEHOLDER, VALUE, World, world
 
+USED = {"input_tokens": 11, "output_tokens": 1, "cache_read_input_tokens": 5}
+USED_KINDS = {"input": 11, "output": 1, "cache_creation": 0, "cache_read": 5}
 GET = f"Host: {HOST}\r\nx-api-key: {PLACEHOLDER}\r\n"
 
 
@@ -107,6 +113,81 @@ def test_events_pass_at_once(here: World) -> None:
             assert found.fp.readline() == f"data: {number} {PLACEHOLDER}\n".encode()
             assert [found.fp.readline() for _ in range(2)] == [b"\n", b"\r\n"]
             here.server.next.set()
+
+
+def said(value: dict[str, Any]) -> bytes:
+    return f"event: x\ndata: {json.dumps(value)}\n\n".encode()
+
+
+EVENTS = (
+    said({"type": "message_start", "message": {"id": "m", "model": "claude-x", "usage": USED}}),
+    said({"type": "content_block_delta", "delta": {"type": "text_delta", "text": VALUE * 40}}),
+    said({"type": "message_delta", "usage": {"output_tokens": 50}}),
+)
+
+
+@pytest.fixture
+def tally() -> Iterator[Tally]:
+    loop = Loop()
+    yield Tally(loop)
+    loop.close()
+
+
+def told(tally: Tally) -> dict[str, Any]:
+    found: Any = tally.message()["used"]
+    return found
+
+
+def test_what_a_model_says_passes_at_once_and_unaltered_and_is_counted(
+    here: World, tally: Tally
+) -> None:
+    here.door.tally = tally
+    here.server.events = EVENTS
+    with closing(Connection(here.client())) as connection:
+        connection.request("POST", "/v1/messages", b"x", headers={"x-api-key": PLACEHOLDER})
+        found = connection.getresponse()
+        for number, event in enumerate(EVENTS):  # each comes before the host goes on
+            masked = event.replace(VALUE.encode(), PLACEHOLDER.encode())
+            assert found.read(len(masked)) == masked
+            used = told(tally)
+            assert used["models"]["claude-x"] == USED_KINDS | {"output": 50 if number == 2 else 1}
+            assert (used["open"], used["answers"]) == (1, 0)
+            here.server.next.set()
+        assert found.read() == b""
+    assert here.ended()[2] == ""
+    assert (told(tally)["open"], told(tally)["answers"], told(tally)["cut"]) == (0, 1, 0)
+
+
+def test_who_goes_before_the_count_comes_has_not_got_it_for_nothing(
+    here: World, tally: Tally
+) -> None:
+    here.door.tally = tally
+    here.server.events = EVENTS
+    with closing(Connection(here.client())) as connection:
+        connection.request("POST", "/v1/messages", b"x", headers={"x-api-key": PLACEHOLDER})
+        found = connection.getresponse()
+        with closing(found):
+            found.read(len(EVENTS[0]))
+            here.server.next.set()
+            found.read(len(EVENTS[1]) - 40 * (len(VALUE) - len(PLACEHOLDER)))
+    assert "sandbox" in here.ended()[2]
+    here.server.next.set()
+    used = told(tally)
+    assert used["models"]["claude-x"] == USED_KINDS | {"output": 40 * len(VALUE) // 4}
+    assert (used["open"], used["answers"], used["cut"]) == (0, 1, 1)
+
+
+def test_only_where_an_api_is_anything_is_counted(here: World, tally: Tally) -> None:
+    here.door.tally = tally
+    here.door.entry = replace(here.door.entry, counted=False)
+    here.server.events = EVENTS
+    with closing(Connection(here.client())) as connection:
+        connection.request("POST", "/v1/messages", b"x", headers={"x-api-key": PLACEHOLDER})
+        found = connection.getresponse()
+        with closing(found):
+            assert found.read(len(EVENTS[0])) == EVENTS[0]
+    assert told(tally)["models"] == {}
+    assert told(tally)["uncounted"] == 0
 
 
 def test_a_chunked_body_goes_up_as_it_comes(here: World) -> None:

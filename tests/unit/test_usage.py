@@ -1,17 +1,27 @@
 """What is read of the answers of agents' APIs: every form of them, and none that is not one."""
 
 import json
+import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from csb_mcp.host.network.authority import make_authority, make_leaf
 from csb_mcp.host.network.proxy import tally as tallies
+from csb_mcp.host.network.proxy.control import Control
+from csb_mcp.host.network.proxy.journal import Journal
 from csb_mcp.host.network.proxy.loop import Loop
-from csb_mcp.host.network.proxy.tally import Tally
+from csb_mcp.host.network.proxy.proxy import Proxy
+from csb_mcp.host.network.proxy.rules import Rules
+from csb_mcp.host.network.proxy.shared import Shared
+from csb_mcp.host.network.proxy.tally import KINDS, Tally
 from csb_mcp.host.network.proxy.usage import MOST_BYTES, Reading
 from csb_mcp.model import AgentUsage, Counted, KeptCount, ModelUsage, ProxyCount, kept_with
 from csb_mcp.service.agents.comparison import LONGEST_SECONDS, SETTLED_SECONDS, Comparison
+from tests.support.proxies import Control as Daemon
 
 MESSAGES, RESPONSES = b"/v1/messages?beta=true", b"/v1/responses"
 USED = {"input_tokens": 11, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 5}
@@ -41,6 +51,7 @@ def text(said: str) -> dict[str, Any]:
 
 STREAM = events(
     {"type": "message_start", "message": message()},
+    text("a long text " * 100),
     text('he says "usage": {"output_tokens": 999} \n data: {"usage":{"output_tokens":9}}'),
     {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 40, "input_tokens": None}},
     {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 70}},
@@ -175,6 +186,11 @@ def test_an_answer_that_is_broken_off_before_it_tells_counts_by_what_was_said(
     assert (told["answers"], told["cut"]) == (1, 1)
 
 
+def test_once_all_is_told_it_may_be_left(tally: Tally) -> None:
+    told = read(tally, STREAM, whole=False)
+    assert (tokens(told), told["answers"], told["cut"]) == ((11, 70, 3, 5), 1, 0)
+
+
 def test_a_request_that_is_left_before_the_answer_is_not_nothing(tally: Tally) -> None:
     reading = Reading(tally, b"POST", MESSAGES)
     reading.sent = 4000
@@ -233,6 +249,54 @@ def test_it_is_told_at_once_and_then_now_and_then(
     loop.later(0.2, loop.end)
     loop.run()
     assert [one["used"]["models"]["m"]["input"] for one in told] == [100, 200]
+
+
+@pytest.fixture
+def controlled(short_dir: Path) -> Iterator[Shared]:
+    """A proxy's shared state, with its control socket, in a loop of its own."""
+    loop = Loop()
+    journal = Journal(str(short_dir), loop.later)
+    shared = Shared(loop, Rules(), journal)
+    control = Control(str(short_dir / "c.sock"), shared, Proxy(shared))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    yield shared
+    loop.tell(loop.end)
+    thread.join(10)
+    control._drop()  # pyright: ignore[reportPrivateUsage]
+    control._listener.close()  # pyright: ignore[reportPrivateUsage]
+    os.close(journal._fd)  # pyright: ignore[reportPrivateUsage]
+    loop.close()
+
+
+def test_each_daemon_is_told_all_since_the_proxy_started(
+    controlled: Shared, short_dir: Path
+) -> None:
+    authority, key = make_authority("ours", ["api.example"])
+    certificate, leaf = make_leaf(authority, key, "api.example")
+    secret = {"host": "api.example", "placeholder": "p" * 40, "value": "v" * 40}
+    secret |= {"certificate": certificate, "key": leaf}
+    first = Daemon(short_dir / "c.sock")
+    assert "used" not in first.hello
+    first.send(do="secrets", secrets=[secret], counted=["api.example"])
+    assert first.read()["used"]["models"] == {}
+    assert first.read() == {"done": "secrets"}
+    tally = controlled.tally
+    assert tally is not None
+    tally.add("m", (1, 2, 3, 4))
+    tally.count(answers=1)
+    assert first.read()["used"]["models"] == {"m": dict(zip(KINDS, (1, 2, 3, 4), strict=True))}
+    first.close()
+    tally.add("m", (1, 0, 0, 0))
+    second = Daemon(short_dir / "c.sock")
+    used = second.hello["used"]
+    assert (used["run"], used["models"]["m"]["input"], used["answers"]) == (tally.run, 2, 1)
+    second.send(do="secrets", secrets=[secret], counted=["api.example"])
+    assert second.read() == {"done": "secrets"}
+    assert controlled.tally is tally
+    tally.add("m", (5, 0, 0, 0))
+    assert second.read()["used"]["models"]["m"]["input"] == 7
+    second.close()
 
 
 # --- what is kept of it, and compared

@@ -24,14 +24,22 @@ def observe(line: Line) -> int:
         return 0
     _agent(found["agent"])
     used = found["usage"]
-    if used["turns"] or used["models"]:
-        tokens = sum(used["total"].values())
-        say(f"used: {tokens} tokens, {used['turns']} turns, ${used['cost']:.4f}")
+    if used["turns"] or used["models"] or used["counted"]:
+        _used(used)
     for _, text in found["terminal"]["rows"]:
         if row := one_row(text):
             put(row + "\n")
     note(f"cursor: {found['terminal']['cursor']}")
     return 0
+
+
+def _used(used: Json) -> None:
+    tokens, counted = sum(used["total"].values()), used["counted"]
+    say(f"used: {tokens} tokens, {used['turns']} turns, ${used['cost']:.4f}")
+    if counted and (counted["tokens"] != tokens or counted["uncounted"]):
+        missed = f"; {counted['uncounted']} answers estimated" if counted["uncounted"] else ""
+        cost = f"${counted['cost']:.4f}"
+        say(f"the proxy counted {counted['tokens']} ({cost}), the transcript says {tokens}{missed}")
 
 
 def _agent(agent: Json) -> None:

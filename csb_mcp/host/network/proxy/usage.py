@@ -31,7 +31,7 @@ class Reading:
         self._asks = method == b"POST" and not _is_free(target)
         self.sent = self._received = self._text = 0
         self._begun = self._failed = self._whole_json = self._lost = self._passing = False
-        self._found = self._twice = False
+        self._found = self._last = self._twice = False
         self._rest = bytearray()
         self._id = self._model = ""
         self._known = list(_NOTHING)
@@ -70,7 +70,7 @@ class Reading:
         elif not self._found or self._lost:
             size = (self.sent + self._received) // BYTES_OF_A_TOKEN
             self._tally.count(open=-1, uncounted=1, estimated=size)
-        elif whole:
+        elif whole or self._last:
             self._tally.count(open=-1, answers=1)
         else:
             # What was said before the cut was made, and will be paid for.
@@ -116,6 +116,7 @@ class Reading:
             usage = _object(holder.get("usage"))
             if used := _numbers(usage):
                 self._note(holder, used)
+                self._last |= value.get("type") != "message_start"
                 return
 
     def _note(self, holder: Object, used: tuple[int, ...]) -> None:

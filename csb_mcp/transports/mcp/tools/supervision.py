@@ -76,7 +76,7 @@ def _counted(usage: AgentUsage) -> str:
     return (
         f"; the proxy counted {usage.counted.tokens} (${usage.counted_cost:.4f}), "
         f"the transcript says {usage.total.total}"
-        + (f"; {missed} answers of the API were not counted, but estimated" if missed else "")
+        + (f"; {missed} answers of the API were estimated" if missed else "")
     )
 
 
