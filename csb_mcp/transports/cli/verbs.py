@@ -194,8 +194,8 @@ _LIFE = (
             Argument("--env", "a variable inside; may be repeated", value="NAME=VALUE", many="*"),
             _JSON,
         ),
-        "A command after -- is what runs in the terminal: one word is a line for bash, more are a "
-        "program and its arguments.",
+        "Claude Code works in it, if nothing else is named. A command after -- is what runs in the "
+        "terminal instead: one word is a line for bash, more are a program and its arguments.",
         rest="command",
         module="lifecycle",
     ),
@@ -403,7 +403,7 @@ _AGENT = (
         "give its agent a prompt; returns once that is proved submitted",
         (
             _SANDBOX,
-            Argument("text", "- reads it from stdin"),
+            Argument("text", "what to tell it; - reads stdin"),
             Argument("--queue", "if it is not ready, submit it later"),
             _JSON,
         ),
