@@ -18,7 +18,7 @@ from tests.support.station import end
 
 COMMAND = Path(sys.executable).with_name("csb-mcp")
 TOOL = "mcp__csb__"
-SECONDS = 50
+SECONDS = 120
 _KINDS = {
     "ID": r'"id": ?"([a-z0-9]{8})"',
     "CURSOR": r"\b([a-z0-9]{8}(?:\.[0-9a-f]+){4})\b",
