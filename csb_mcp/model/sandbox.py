@@ -84,7 +84,8 @@ class Sandbox:
     ``unguarded`` are the protected paths (relative to the project) that did not exist at the start
     and so could not be bound read-only; ``warnings`` tell, among others, when one of them appears.
     ``allowed_hosts`` and ``denied_hosts`` are the egress rules in force, presets by their names;
-    ``pending`` are hosts that it asked for and that nobody has answered for.
+    ``pending`` are hosts that it asked for and that nobody has answered for. ``cursor`` is from
+    before its task, in what create gives and nowhere else.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Sandbox:
     allowed_hosts: tuple[str, ...] = ()
     denied_hosts: tuple[str, ...] = ()
     pending: tuple[EgressRequest, ...] = ()
+    cursor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -421,6 +421,12 @@ def test_egress(shell: Shell, web: str) -> None:
     assert "egress_request: h.example:443" in shell("wait", "web", "--egress-request")
 
 
+def test_a_create_with_a_task_gives_a_cursor(shell: Shell, web: str) -> None:
+    assert shell("create", ".", "--task", "go").splitlines()[-1] == "cursor: ab.0"
+    assert shell.json("create", ".", "--task", "go")["cursor"] == "ab.0"
+    assert "cursor" not in shell.json("create", ".")
+
+
 def test_the_agent_inside(shell: Shell, web: str) -> None:
     shown = shell("observe", "web")
     assert re.search(r"^disputed by +screen$", shown, re.MULTILINE)

@@ -162,6 +162,9 @@ def claude_outside(base: Path) -> Generator[Outside]:
         server.shutdown()
         serving.join()
         server.server_close()
-        if (base / "state/daemon.lock").exists():
-            outside.clear()
-            end(int((base / "state/daemon.lock").read_text()), signal.SIGTERM)
+        lock = base / "state/daemon.lock"
+        if lock.exists():
+            try:
+                outside.clear()
+            finally:
+                end(int(lock.read_text()), signal.SIGTERM)
