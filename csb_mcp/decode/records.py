@@ -18,8 +18,8 @@ def timestamp(seconds: float) -> str:
 def record(sandbox: Sandbox) -> dict[str, Any]:
     """A sandbox as all faces show it.
 
-    ``ended_at``, ``reason``, ``exit_status``, ``warnings`` and all about the way out come if there
-    are any.
+    ``ended_at``, ``reason``, ``exit_status``, ``warnings``, ``cursor`` and all about the way out
+    come if there are any.
     """
     spec = sandbox.spec
     ended: dict[str, Any] = {
@@ -34,6 +34,7 @@ def record(sandbox: Sandbox) -> dict[str, Any]:
         "secrets": list(spec.secrets),
         "forward": list(spec.forward),
         "warnings": list(sandbox.warnings),
+        "cursor": sandbox.cursor,
     }
     return {
         "id": sandbox.id,

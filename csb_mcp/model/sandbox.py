@@ -86,7 +86,8 @@ class Sandbox:
     and so could not be bound read-only; ``warnings`` tell, among others, when one of them appears.
     ``allowed_hosts`` and ``denied_hosts`` are the egress rules in force, presets by their names;
     ``pending`` are hosts that it asked for and that nobody has answered for. ``counted`` is what
-    its proxy counted of an agent's API, None if it counts none.
+    its proxy counted of an agent's API, None if it counts none. ``cursor`` is from before its task,
+    in what create gives and nowhere else.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Sandbox:
     denied_hosts: tuple[str, ...] = ()
     pending: tuple[EgressRequest, ...] = ()
     counted: KeptCount | None = None
+    cursor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

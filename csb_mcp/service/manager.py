@@ -25,6 +25,7 @@ from csb_mcp.model import (
 from csb_mcp.ports import Meter, Store
 from csb_mcp.service.calls import answering
 from csb_mcp.service.creation import Pieces
+from csb_mcp.service.cursor import Cursor
 from csb_mcp.service.desktop import Desktop
 from csb_mcp.service.egress import WayOuts
 from csb_mcp.service.events import Events
@@ -55,7 +56,11 @@ class Manager(Supervision, Desktop, WayOuts):
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :class:`~csb_mcp.ports.SandboxService`."""
-        return await self._lifecycle.create(spec)
+        made = await self._lifecycle.create(spec)
+        if spec.task is None:
+            return made
+        # No turn had ended then: who waits with it cannot come too late for the first.
+        return replace(made, cursor=str(Cursor(made.id, self._events.last, 0)))
 
     async def list(self, state: SandboxState | None = None) -> list[Sandbox]:
         """See :class:`~csb_mcp.ports.SandboxService`."""

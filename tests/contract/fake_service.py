@@ -142,7 +142,7 @@ class FakeService:
             agent_state=AgentState.READY if spec.agent == "claude" else AgentState.NONE,
         )
         self.sandboxes[sandbox.id] = sandbox
-        return sandbox
+        return replace(sandbox, cursor="ab.0") if spec.task else sandbox
 
     async def list(self, state: SandboxState | None = None) -> list[Sandbox]:
         self._called("list", **self.arguments)  # tools/list looks, too

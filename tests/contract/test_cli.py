@@ -421,15 +421,31 @@ def test_egress(shell: Shell, web: str) -> None:
     assert "egress_request: h.example:443" in shell("wait", "web", "--egress-request")
 
 
+def test_a_create_with_a_task_gives_a_cursor(shell: Shell, web: str) -> None:
+    assert shell("create", ".", "--task", "go").splitlines()[-1] == "cursor: ab.0"
+    assert shell.json("create", ".", "--task", "go")["cursor"] == "ab.0"
+    assert "cursor" not in shell.json("create", ".")
+
+
 def test_the_agent_inside(shell: Shell, web: str) -> None:
     shown = shell("observe", "web")
     assert re.search(r"^disputed by +screen$", shown, re.MULTILINE)
     assert re.search(r"^hook +question: ask$", shown, re.MULTILINE)
-    assert "question q1, permission Bash: rm -rf x\n  1  Yes\n  2  No\n" in shown
+    asked = "question q1, permission Bash: rm -rf x\n  1  Yes\n  2  No\n  text may be given\n"
+    assert asked in shown
+    assert re.search(r"^error +network: no way out$", shown, re.MULTILINE)
+    assert re.search(r"^what to do +allow its host$", shown, re.MULTILINE)
+    assert "queued: 1 prompts" in shown
+    found = shell.json("observe", "web")
+    assert set(found) == {"sandbox", "agent", "usage", "queued", "terminal"}
+    assert (found["agent"]["state"], found["usage"]["cost"]) == ("question", 0.25)
     assert "used: 30 tokens, 1 turns, $0.2500" in shown
     assert "the proxy counted 100 ($0.7500), the transcript says 30; 3 answers estimated" in shown
     assert "submitted, proved by its hook" in shell("prompt", "web", "go")
     assert shell.json("prompt", "web", "go", "--queue")["queued"] is True
+    assert shell.json("prompt", "web", "go")["proof"] == "hook"
+    done = shell.json("answer", "web", "q1", "1")
+    assert (done["question"], done["option"], done["next"]["id"]) == ("q1", "1", "q1")
     assert "question q1" in shell("answer", "web", "q1", "2", "--text", "no")
     assert "not on its screen" in shell.fails("answer", "web", "q0", "1")
 
@@ -683,6 +699,11 @@ def test_completion_by_bash(shell: Shell, web: str) -> None:
     assert "run" in completed(shell, "csb-mcp", "create", "")
     assert completed(shell, "csb-mcp", "completion", "") == ["bash", "zsh", "fish"]
     assert completed(shell, "csb-mcp", "create", ".", "--name", "") == []
+    agents = completed(shell, "csb-mcp", "create", ".", "--agent", "")
+    assert agents == ["claude", "shell", "command"]
+    for verb in ("observe", "prompt", "answer"):
+        assert completed(shell, "csb-mcp", verb, "we") == ["web"]
+    assert completed(shell, "csb-mcp", "prompt", "web", "--q") == ["--queue"]
 
 
 def test_completion_starts_no_daemon(station: Station) -> None:

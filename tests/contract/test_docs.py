@@ -18,9 +18,11 @@ from csb_mcp.ports import SandboxService
 from csb_mcp.transports.cli.verbs import VERBS
 from csb_mcp.transports.mcp.server import build_server
 from csb_mcp.transports.mcp.tools import TOOLSETS
+from csb_mcp.transports.mcp.updates import OF_AGENT
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
+PACKAGE = REPOSITORY / "csb_mcp"
 ROW = re.compile(r"^\| `([^`|]+)` \|([^|]*)\|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]+)(?:#([^)]*))?\)")
 
@@ -82,6 +84,15 @@ def test_every_error_is_documented() -> None:
         if isinstance(value, type) and issubclass(value, errors.CsbError)
     }
     assert set(rows(sections("tools.md")["Errors"])) == codes - {errors.CsbError.code}
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    service = "\n".join(path.read_text() for path in (PACKAGE / "service").rglob("*.py"))
+    kinds = set(re.findall(r'publish\([\w.]+, "(\w+)"|changes\.append\(\s*\("(\w+)"', service))
+    named = {one or other for one, other in kinds} | set(OF_AGENT)
+    assert len(named) > 15, "they are published in another way now"
+    documented = set(rows(sections("rest.md")["Events"]))
+    assert named - documented == set()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

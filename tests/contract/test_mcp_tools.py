@@ -134,6 +134,13 @@ async def test_the_list_of_tools_is_small_and_complete(
         assert not (tool.annotations.read_only_hint and tool.annotations.destructive_hint)
 
 
+async def test_a_create_with_a_task_gives_a_cursor(client: Client) -> None:
+    given = {"project_dir": "/p", "task": "go"}
+    made = await client.call_tool("create_sandbox", given)
+    assert (made.structured_content or {})["cursor"] == "ab.0"
+    assert "cursor: ab.0" in text_of(made)
+
+
 async def test_what_a_program_reads_has_a_schema_and_text_has_none(client: Client) -> None:
     listed = (await client.list_tools()).tools
     without = {tool.name for tool in listed if tool.output_schema is None}

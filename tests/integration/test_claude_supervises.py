@@ -52,7 +52,7 @@ def until(*conditions: dict[str, Any], **more: str) -> tuple[str, dict[str, Any]
     return "wait", {"sandboxes": ["<ID>"], "until": conditions, "timeout": 40, **more}
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(180)
 def test_a_whole_loop_as_the_supervising_model_sees_it(base: Path, outside: Outside) -> None:
     project = with_api(project_in(base))
     (base / "config.toml").write_text(PRICES)
@@ -66,7 +66,7 @@ def test_a_whole_loop_as_the_supervising_model_sees_it(base: Path, outside: Outs
     outside.say(
         ("create_sandbox", {**asked, "network": "none", "env": INSIDE}),
         ("run_command", {**IT, "command": SERVE, "background": True}),
-        until({"question": True}),
+        until({"question": True}, **WITH_CURSOR),
         ("observe", IT),
         ("answer", {**IT, "question": "<QUESTION>", "option": "1"}),
         until({"turn_finished": True}, **WITH_CURSOR),

@@ -175,7 +175,6 @@ async def test_the_earlier_managers_life_of_a_sandbox(base: Path) -> None:
             "name": "one",
             "backend": "bubblewrap",
             "project_dir": str(project),
-            "agent": "shell",
             "network": False,
             "command": ["bash", "-c", "echo 'it ran'; exec sleep 1000"],
         }

@@ -18,7 +18,7 @@ from tests.support.station import end
 
 COMMAND = Path(sys.executable).with_name("csb-mcp")
 TOOL = "mcp__csb__"
-SECONDS = 50
+SECONDS = 120
 _KINDS = {
     "ID": r'"id": ?"([a-z0-9]{8})"',
     "CURSOR": r"\b([a-z0-9]{8}(?:\.[0-9a-f]+){4})\b",
@@ -162,6 +162,9 @@ def claude_outside(base: Path) -> Generator[Outside]:
         server.shutdown()
         serving.join()
         server.server_close()
-        if (base / "state/daemon.lock").exists():
-            outside.clear()
-            end(int((base / "state/daemon.lock").read_text()), signal.SIGTERM)
+        lock = base / "state/daemon.lock"
+        if lock.exists():
+            try:
+                outside.clear()
+            finally:
+                end(int(lock.read_text()), signal.SIGTERM)

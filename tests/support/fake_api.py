@@ -224,9 +224,11 @@ def _thoughts(seconds: float) -> Iterator[dict[str, str]]:
 
 def filled(turn: Turn, messages: Sequence[Mapping[str, Any]]) -> Turn:
     """The turn with what it looks for put in; an error if that is nowhere."""
+    if "find" not in turn:
+        return turn
     words = json.dumps(turn.get("tools", ()))
     given = "\n".join(results(messages))
-    for name, pattern in turn.get("find", {}).items():
+    for name, pattern in turn["find"].items():
         found = re.findall(pattern, given)
         if not found:
             return {"status": 400, "words": f"no tool gave {pattern!r}"}
@@ -242,7 +244,7 @@ def results(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def blocks(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What a message, or a tool's result, is made of."""
-    content = message["content"]
+    content = message.get("content", "")
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 

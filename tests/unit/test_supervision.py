@@ -560,6 +560,27 @@ async def test_a_task_is_proved_before_create_returns(service: Manager, world: W
     assert inside.watch.view.state is AgentState.WORKING
 
 
+async def test_who_waits_with_the_cursor_of_create_comes_never_too_late(
+    service: Manager, world: World
+) -> None:
+    async def at_once() -> None:
+        await eventually(lambda: registry(service).live)
+        inside = Inside(service, world, next(iter(registry(service).live)))
+        inside.when_typed(
+            lambda it: it == "go" and [inside.hook("prompt", text="go"), inside.hook("finished")]
+        )
+        await inside.shows("ready")
+
+    acting = asyncio.create_task(at_once())
+    spec = SandboxSpec(project_dir=world.project, agent="fake", task="go")
+    record = await service.create(spec)
+    await acting
+    inside = Inside(service, world, record.id)
+    await eventually(lambda: inside.watch.view.finished == 1)
+    assert (await inside.waited(TurnFinished(), cursor=record.cursor)).satisfied
+    assert (await service.get(record.id)).cursor == ""
+
+
 async def test_a_task_that_is_not_taken_leaves_nothing(service: Manager, world: World) -> None:
     with pytest.raises(CreateFailed, match="starting") as caught:
         await made(service, world, task="go", name="x")

@@ -38,6 +38,8 @@ def create(line: Line) -> int:
     say(_titled(record) + f" {record['state']}")
     for warning in record.get("warnings", ()):
         note(f"warning: {warning}")
+    if "cursor" in record:
+        say(f"cursor: {record['cursor']}")
     return 0
 
 

@@ -23,6 +23,8 @@ def observe(line: Line) -> int:
         show_json(found)
         return 0
     _agent(found["agent"])
+    if found["queued"]:
+        say(f"queued: {found['queued']} prompts")
     used = found["usage"]
     if used["turns"] or used["models"] or used["counted"]:
         _used(used)
@@ -47,7 +49,9 @@ def _agent(agent: Json) -> None:
     told = f"{agent['state']} since {agent['since']}"
     said = [(one["source"], f"{one['says']}: {one['detail']}") for one in agent["evidence"]]
     error: Json = agent["error"] or {}
-    pairs((("agent", told), ("disputed by", disputed), *said, ("error", error.get("words", ""))))
+    what = f"{error['kind']}: {error['words']}" if error else ""
+    trouble = (("error", what), ("what to do", error.get("hint", "")))
+    pairs((("agent", told), ("disputed by", disputed), *said, *trouble))
     if agent["question"]:
         _question(agent["question"])
 
@@ -56,6 +60,8 @@ def _question(asked: Json) -> None:
     say(f"question {asked['id']}, {asked['kind']} {asked['tool']}: {asked['detail']}")
     for option in asked["options"]:
         say(f"  {option['key']}  {option['label']}")
+    if asked["free"]:
+        say("  text may be given")
 
 
 def prompt(line: Line) -> int:

@@ -113,10 +113,10 @@ _RUNNING = (
             Argument("--json", "the same for programs"),
             Argument("--attack", "instead, attack a throwaway sandbox of each network"),
         ),
-        "Looks at tools, kernel, limits, folders and permissions; asks the daemon if one runs, for "
-        "it is what makes sandboxes. Exit status 0 if sandboxes can be made, else 1. With --attack "
-        "0 if every attack failed, else 1; it takes a folder and a daemon of its own, and nothing "
-        "is left.",
+        "Looks at tools, kernel, limits, folders, permissions and agents; asks the daemon if one "
+        "runs, for it is what makes sandboxes. Exit status 0 if sandboxes can be made, else 1. "
+        "With --attack 0 if every attack failed, else 1; it takes a folder and a daemon of its own, and "
+        "nothing is left.",
     ),
     Verb(
         "demo",
@@ -194,8 +194,8 @@ _LIFE = (
             Argument("--env", "a variable inside; may be repeated", value="NAME=VALUE", many="*"),
             _JSON,
         ),
-        "A command after -- is what runs in the terminal: one word is a line for bash, more are a "
-        "program and its arguments.",
+        "Claude Code works in it, if nothing else is named. A command after -- is what runs in the "
+        "terminal instead: one word is a line for bash, more are a program and its arguments.",
         rest="command",
         module="lifecycle",
     ),
@@ -403,7 +403,7 @@ _AGENT = (
         "give its agent a prompt; returns once that is proved submitted",
         (
             _SANDBOX,
-            Argument("text", "- reads it from stdin"),
+            Argument("text", "what to tell it; - reads stdin"),
             Argument("--queue", "if it is not ready, submit it later"),
             _JSON,
         ),

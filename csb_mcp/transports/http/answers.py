@@ -82,13 +82,14 @@ SCHEMAS: Mapping[str, Json] = {
             "secrets": {**STRINGS, "description": "Names"},
             "forward": {**STRINGS, "description": "What of the host is let in"},
             "warnings": STRINGS,
+            "cursor": {**STRING, "description": "From before its task: wait with it"},
             "ended_at": TIME,
             "reason": {**STRING, "description": "Why it ended"},
             "exit_status": {**INTEGER, "description": "Of what ran inside"},
         },
         optional=(
             *("allowed_hosts", "denied_hosts", "pending_hosts", "secrets", "forward"),
-            *("warnings", "ended_at", "reason", "exit_status"),
+            *("warnings", "cursor", "ended_at", "reason", "exit_status"),
         ),
     ),
     "Limits": _object(

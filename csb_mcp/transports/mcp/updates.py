@@ -35,10 +35,11 @@ _MAX_WATCHED = 1000  # resources in one subscription
 _LISTING = ("created", "failed", "deleted")  # events that change which sandboxes there are
 _ENDING = ("stopped", "dead", "failed", "deleted")
 _ASKING = ("egress_request", "egress_allowed", "egress_denied", *_ENDING)
-_OF_AGENT = (
+OF_AGENT = (
     *("agent_state", "agent_error", "question", "turn_finished", "stuck", "budget"),
     *("prompt_submitted", "prompt_failed"),
 )
+"""Kinds of events that tell of an agent."""
 _FOLLOW = {
     "agent": follow_agent,
     "terminal": follow_terminal,
@@ -226,7 +227,7 @@ class Updates:
 
 def _touches(event: Event, topic: _Topic) -> bool:
     """Terminal and screen are watched apart: what is printed and drawn is no event."""
-    if topic.part == "agent" and event.kind in _OF_AGENT:
+    if topic.part == "agent" and event.kind in OF_AGENT:
         return True
     return topic.part in ("", "events") or event.kind in _ENDING
 

@@ -117,6 +117,7 @@ command with which a person on the host joins the terminal. `warnings`, if there
 a person should look at: a limit that was hit, or a [protected path](security.md#protected-paths)
 that appeared. `allowed_hosts` and `denied_hosts` are the egress rules in force, `pending_hosts` the
 hosts that wait for an answer, with how often each was asked for; `secrets` and `forward` name what
-it was given. Each of these is there only if it is not empty.
+it was given. `cursor`, in the answer to a create with a task, is from before that: wait with it.
+Each of these is there only if it is not empty.
 """,
 )
