@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 from csb_mcp.app import App, build
 from csb_mcp.config import Price
+from csb_mcp.errors import CsbError
 from csb_mcp.model import (
     AgentState,
     AgentStateIs,
@@ -102,6 +103,12 @@ class Served:
         found = await store(self.app.service).events(0, self.id)
         return [event for event in found if event.kind == kind]
 
+    async def story(self) -> str:
+        """All that was told of it, for a failure."""
+        found = await store(self.app.service).events(0, self.id)
+        told = [f"{event.time % 1000:.2f} {event.kind} {dict(event.data)}" for event in found]
+        return "\n".join([*told, await self.shown()])
+
     async def states(self) -> list[str]:
         return [event.data["state"] for event in await self.events("agent_state")]
 
@@ -153,7 +160,7 @@ async def thinks(one: Served) -> None:
 
 async def asks(one: Served) -> None:
     say = one.script.say
-    say({"tools": [["Bash", {"command": "touch yes-made"}]]}, {"text": "Made."})
+    say({"tools": [["Bash", {"command": "touch yes-made"}]]}, {"delay": 1, "text": "Made."})
     cursor = await one.prompt("Make it")
     question = await one.question("permission")
     assert (question.tool, "touch yes-made" in question.detail) == ("Bash", True)
@@ -161,16 +168,17 @@ async def asks(one: Served) -> None:
     await one.until(TurnFinished(), cursor)
     assert (one.project / "yes-made").exists()
 
-    say({"tools": [["Bash", {"command": "touch no-made"}]]}, {"text": "Well."})
+    say({"tools": [["Bash", {"command": "touch no-made"}]]})
     cursor = await one.prompt("Make another")
-    await one.answer(await one.question("permission"), "No", "use another name")
+    await one.answer(await one.question("permission"), "No")  # which ends the turn
     await one.until(TurnFinished(), cursor)
     assert not (one.project / "no-made").exists()
-    assert "use another name" in one.script.asked()[-1]["last"]
 
     colours = [{"label": name, "description": f"It is {name}"} for name in ("Red", "Blue")]
     asked = {"question": "Which?", "header": "Colour", "options": colours, "multiSelect": False}
-    say({"tools": [["AskUserQuestion", {"questions": [asked]}]]}, {"text": "Thank you."})
+    say(
+        {"tools": [["AskUserQuestion", {"questions": [asked]}]]}, {"delay": 1, "text": "Thank you."}
+    )
     cursor = await one.prompt("Ask me")
     question = await one.question("choice")
     assert (question.detail, question.free) == ("Which?", True)
@@ -178,10 +186,10 @@ async def asks(one: Served) -> None:
     await one.until(TurnFinished(), cursor)
     assert "Blue" in one.script.asked()[-1]["last"]
 
-    turn = ["working", "question", "working", "ready"]
+    yes, no = ["working", "question", "working", "ready"], ["working", "question", "ready"]
     await one.until(AgentStateIs(AgentState.READY))
-    assert await one.states() == ["ready", *turn * 3]
-    await one.used(6, 3)
+    assert await one.states() == ["ready", *yes, *no, *yes]
+    await one.used(5, 3)
     kinds = [event.data["kind"] for event in await one.events("question")]
     assert kinds == ["permission", "permission", "choice"]
 
@@ -249,6 +257,14 @@ async def ends(one: Served) -> None:
     assert found.usage.cost == pytest.approx(COST)
 
 
+async def told(run: Callable[[Served], Awaitable[None]], one: Served) -> None:
+    try:
+        await run(one)
+    except (AssertionError, CsbError, TimeoutError) as error:
+        error.add_note(await one.story())
+        raise
+
+
 async def test_all_that_it_does(base: Path) -> None:
     assert PROGRAM.exists(), "Claude Code is not installed: run scripts/setup test"
     runs = {
@@ -262,7 +278,7 @@ async def test_all_that_it_does(base: Path) -> None:
     async with running_app(settings) as app, asyncio.TaskGroup() as group:
         for run, env in runs.items():  # one after another: a start takes both processors
             one = await served(app, base, run.__name__, **env)
-            group.create_task(run(one))
+            group.create_task(told(run, one))
 
 
 async def test_a_restart_of_the_daemon(base: Path) -> None:

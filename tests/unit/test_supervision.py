@@ -47,6 +47,7 @@ from tests.support.fake_pieces import Terminal, World, eventually, happened, reg
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fusion, "GRACE", 0.2)
+    monkeypatch.setattr(fusion, "OLD", 0.4)
     monkeypatch.setattr("csb_mcp.service.agents.judge.GRACE", 0.2)
     monkeypatch.setattr("csb_mcp.service.agents.watch._TICK", 0.05)
     monkeypatch.setattr(prompts, "RETRY_SECONDS", 0.3)
@@ -225,6 +226,59 @@ async def test_an_error_tells_what_to_do(service: Manager, world: World) -> None
     await asyncio.sleep(0.1)
     (event,) = [e for e in await happened(service, inside.id) if e.kind == "agent_error"]
     assert event.data == {"kind": "rate_limit", "words": "529 overloaded", "hint": "wait a while"}
+
+
+async def test_an_error_is_told_of_once_it_is_known_which(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    await inside.shows("working")
+    inside.hook("failed", text="something")
+    await inside.state(AgentState.ERROR)
+    await asyncio.sleep(0.2)
+    assert "agent_error" not in await inside.kinds()
+    inside.terminal.show("error 529 overloaded")
+    await eventually(lambda: inside.watch.view.fault is not None)
+    await asyncio.sleep(0.1)
+    (event,) = [e for e in await happened(service, inside.id) if e.kind == "agent_error"]
+    assert event.data["kind"] == "rate_limit"
+
+
+async def test_a_prompt_after_an_error(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    await inside.shows("error 529 overloaded")
+    await inside.state(AgentState.ERROR)
+    states: list[AgentState] = []
+
+    def act(typed: str) -> None:
+        if typed == "<Enter>":
+            inside.hook("prompt", text="again")  # and its screen is late
+
+    inside.when_typed(act)
+    assert (await service.send_prompt(inside.id, "again", queue=False)).proof == "hook"
+    for _ in range(10):
+        states.append(inside.watch.view.state)
+        await asyncio.sleep(0.02)
+    assert set(states) == {AgentState.WORKING}
+
+
+async def test_a_screen_that_is_late_is_not_believed_at_once(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion, "OLD", 1.0)
+    inside = await made(service, world)
+    await inside.shows("working")
+    await eventually(lambda: inside.watch.screen.state is AgentState.WORKING)
+    inside.hook("prompt", text="go")
+    await inside.state(AgentState.WORKING)
+    inside.hook("finished")
+    await inside.state(AgentState.READY)
+    await asyncio.sleep(0.6)
+    assert inside.watch.view.state is AgentState.READY
+    await inside.state(AgentState.WORKING)  # it stays as it is
+    inside.hook("finished")
+    await inside.state(AgentState.READY)
+    inside.terminal.show("working", "something new")
+    async with asyncio.timeout(0.9):
+        await inside.state(AgentState.WORKING)
 
 
 async def test_its_end(service: Manager, world: World) -> None:

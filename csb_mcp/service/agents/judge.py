@@ -18,12 +18,12 @@ from csb_mcp.model import (
     Transcript,
 )
 from csb_mcp.service.agents.careful import NOT_UNDERSTOOD
-from csb_mcp.service.agents.changes import Change, changes, turn_finished
+from csb_mcp.service.agents.changes import Change, agent_error, changes, turn_finished
 from csb_mcp.service.agents.fusion import GRACE, by_hook, by_screen, by_transcript, fused, kept
 from csb_mcp.service.agents.ledger import Ledger
 from csb_mcp.service.agents.memory import Memory
 from csb_mcp.service.agents.stuck import Circles, Stuck
-from csb_mcp.service.agents.turns import Turns
+from csb_mcp.service.agents.turns import LATE, Turns
 
 _CHANGES = 64  # kept for whoever publishes them
 _BUSY = (AgentState.WORKING, AgentState.QUESTION)
@@ -43,11 +43,13 @@ class Judge:
         self._past: Ledger | None = Ledger(prices)
         self._circles = Circles(memory.stuck, memory.shown)
         self._hook = memory.hook
-        self._hook_at, self._looked = memory.hook_at, 0.0
+        self._hook_at, self._looked, self._drawn = memory.hook_at, 0.0, 0.0
+        self._generation = -1
         self._transcript = memory.transcript
         self._last: Evidence | None = None  # of what was before
         self._on_screen: Evidence | None = None
         self._fault: AgentFault | None = None
+        self._failed: Evidence | None = None  # by which it stopped at an error, not told of yet
         self._asked = memory.asked
         self.turns = Turns(on=memory.in_turn, finished=memory.finished)
         self.screen = NOT_UNDERSTOOD
@@ -122,6 +124,8 @@ class Judge:
         """Take in a screen, and what is understood of it."""
         self.screen, now = fact, time.time()
         self._circles.screen([text for _, text in rows.rows], now)
+        if rows.generation != self._generation:
+            self._generation, self._drawn = rows.generation, now
         self._on_screen, self._looked = kept(self._on_screen, by_screen(fact, now)), now
 
     def settle(self) -> None:
@@ -146,9 +150,21 @@ class Judge:
         )
         self.usage = self._ledger.usage
         self.changes.extend(changes(before, self.view, by, self._asked))
+        self._tell_error(before, by, now)
         self._asked = "" if self.view.question is None else self.view.question.id
         banner, tokens = self.screen.fault, self.usage.total.total
         self._tell_stuck(self._circles.look(self.view, banner, tokens, now))
+
+    def _tell_error(self, before: AgentView, by: Evidence, now: float) -> None:
+        """Once it is known which, which may be after the hook; or never."""
+        entered = self.view.state is AgentState.ERROR
+        if entered and before.state is not AgentState.ERROR:
+            self._failed = by
+        if self._failed is None:
+            return
+        if not entered or self.view.fault is not None or now - self.view.since > LATE:
+            self.changes.append(agent_error(self.view.fault, self._failed))
+            self._failed = None
 
     def tell_ends(self) -> bool:
         """Note what there is to tell of turns that ended; whether there was any."""
@@ -185,6 +201,7 @@ class Judge:
             screen,
             hook_at=self._hook_at,
             looked=self._looked,
+            drawn=self._drawn,
             now=now,
         )
 

@@ -3,7 +3,7 @@
 from csb_mcp.lib.text import one_line
 
 TEXT = 500  # characters of what was said
-_LATE = 1.0  # a transcript may lag behind the hook that tells of a turn's end
+LATE = 1.0  # a transcript may lag behind the hook that tells of a turn's end
 
 
 class Turns:
@@ -36,7 +36,7 @@ class Turns:
 
         Or never: then after a while.
         """
-        if self._ends and not self._whole and now - self._ended_at < _LATE:
+        if self._ends and not self._whole and now - self._ended_at < LATE:
             return []
         ends, self._ends = self._ends, []
         return ends
