@@ -49,6 +49,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fusion, "GRACE", 0.2)
     monkeypatch.setattr(fusion, "OLD", 0.4)
     monkeypatch.setattr("csb_mcp.service.agents.judge.GRACE", 0.2)
+    monkeypatch.setattr("csb_mcp.service.agents.judge.OLD", 0.4)
     monkeypatch.setattr("csb_mcp.service.agents.watch._TICK", 0.05)
     monkeypatch.setattr(prompts, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(prompts, "PROVED_SECONDS", 0.8)
@@ -217,6 +218,27 @@ async def test_a_question(service: Manager, world: World) -> None:
     await asyncio.sleep(0.1)
     (event,) = [e for e in await happened(service, inside.id) if e.kind == "question"]
     assert (event.data["id"], event.data["options"]) == ("q1", "1: Yes; 2: No")
+
+
+async def test_an_answered_question_that_is_not_drawn_over_yet(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csb_mcp.service.agents.judge.OLD", 1.0)
+    inside = await made(service, world)
+    inside.hook("prompt", text="go")
+    inside.hook("permission", tool="Bash", text="ls")
+    await inside.shows("question q1 permission", "1 Yes", "2 No")
+    await eventually(lambda: inside.watch.view.question is not None)
+    inside.hook("tool_done", tool="Read", text="another's")  # of one that works beside it
+    await asyncio.sleep(0.05)
+    await inside.watch.look()
+    assert inside.watch.view.state is AgentState.QUESTION
+    inside.hook("tool_done", tool="Bash", text="ls")
+    await inside.state(AgentState.WORKING)
+    await inside.watch.look()
+    await asyncio.sleep(0.3)
+    assert inside.watch.view.state is AgentState.WORKING
+    await inside.state(AgentState.QUESTION)  # it is there all the same: another, or a lie
 
 
 async def test_an_error_tells_what_to_do(service: Manager, world: World) -> None:

@@ -19,12 +19,13 @@ from csb_mcp.model import (
 )
 from csb_mcp.service.agents.careful import NOT_UNDERSTOOD
 from csb_mcp.service.agents.changes import Change, agent_error, changes, turn_finished
-from csb_mcp.service.agents.fusion import GRACE, by_hook, by_screen, by_transcript, fused, kept
+from csb_mcp.service.agents.fusion import GRACE, OLD, by_hook, by_screen, by_transcript, fused, kept
 from csb_mcp.service.agents.ledger import Ledger
 from csb_mcp.service.agents.memory import Memory
 from csb_mcp.service.agents.stuck import Circles, Stuck
 from csb_mcp.service.agents.turns import LATE, Turns
 
+_ABOUT = 100  # characters that tell one call of a tool from another
 _CHANGES = 64  # kept for whoever publishes them
 _BUSY = (AgentState.WORKING, AgentState.QUESTION)
 _OVER = (AgentState.READY, AgentState.ERROR)
@@ -45,6 +46,8 @@ class Judge:
         self._hook = memory.hook
         self._hook_at, self._looked, self._drawn = memory.hook_at, 0.0, 0.0
         self._generation = -1
+        self._asks = ("", "")  # the tool that a hook asked about, and what it shall do
+        self._answered_at = 0.0
         self._transcript = memory.transcript
         self._last: Evidence | None = None  # of what was before
         self._on_screen: Evidence | None = None
@@ -88,6 +91,11 @@ class Judge:
             self._hook, self._hook_at = kept(self._hook, evidence), now
         if fact.kind in ("finished", "failed"):
             self.turns.end(fact.text, now)
+        about = fact.tool, fact.text[:_ABOUT]
+        if fact.kind == "permission":
+            self._asks = about
+        elif fact.kind in ("finished", "failed") or about == self._asks:
+            self._answered_at = now
 
     def transcript(self, found: Transcript) -> None:
         """Take in what is new in the transcripts."""
@@ -194,6 +202,10 @@ class Judge:
         # Between two tools an input line may stand alone for a moment.
         idle = screen is not None and screen.says is AgentState.READY
         if self.turns.on and idle and screen is not None and now - screen.since < GRACE:
+            screen = None
+        # One that was answered stands there until it is drawn over.
+        asks = screen is not None and screen.says is AgentState.QUESTION
+        if asks and self._drawn <= self._answered_at and now - self._answered_at < OLD:
             screen = None
         return fused(
             self._hook,
