@@ -375,6 +375,30 @@ async def test_a_turn_that_was_interrupted_is_over(service: Manager, world: Worl
     assert (await waiting).satisfied
 
 
+async def test_a_turn_that_another_follows_at_once_is_told_with_its_own(
+    service: Manager, world: World
+) -> None:
+    inside = await made(service, world)
+    await inside.shows("ready")
+    await inside.state(AgentState.READY)
+    inside.hook("prompt", text="one")
+    await inside.state(AgentState.WORKING)
+    inside.news.append(Transcript(messages=(message(5),)))  # its end is never written
+    await eventually(lambda: inside.watch.usage.total.total == 5)
+    inside.hook("finished", text="one is done")
+    inside.hook("prompt", text="two")
+    await eventually(lambda: inside.watch.usage.turns == 2)
+    inside.news.append(Transcript(messages=(message(700, turn_over=True),)))
+    inside.hook("finished", text="two is done")
+    await eventually(lambda: inside.watch.view.finished == 2)
+    await asyncio.sleep(0.5)
+    found = [e.data for e in await happened(service, inside.id) if e.kind == "turn_finished"]
+    assert [(data["said"], data["tokens"]) for data in found] == [
+        ("one is done", "5"),
+        ("two is done", "700"),
+    ]
+
+
 async def test_a_cursor_does_not_miss_a_turn(service: Manager, world: World) -> None:
     inside = await made(service, world)
     await inside.shows("ready")

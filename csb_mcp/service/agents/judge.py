@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from csb_mcp.config import Price
@@ -176,8 +176,11 @@ class Judge:
 
     def tell_ends(self) -> bool:
         """Note what there is to tell of turns that ended; whether there was any."""
-        ends = self.turns.due(time.time())
-        self.changes.extend(turn_finished(said, self.usage) for said in ends)
+        return self._tell(self.turns.due(time.time()))
+
+    def _tell(self, ends: Sequence[str]) -> bool:
+        usage = self._ledger.usage if ends else self.usage
+        self.changes.extend(turn_finished(said, usage) for said in ends)
         return bool(ends)
 
     def suspicion(self) -> float | None:
@@ -190,6 +193,7 @@ class Judge:
 
     def _begin_turn(self) -> None:
         self._fault = None
+        self._tell(self.turns.ends())  # of the one before: what it used is told with it
         self.turns.begin()
         self._ledger.begin()
 

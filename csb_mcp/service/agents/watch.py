@@ -145,7 +145,7 @@ class AgentWatch:
         self._settle()
 
     async def _take_hook(self, fact: HookFact) -> None:
-        if fact.kind == "prompt":
+        if fact.kind == "prompt" and not self._judge.turns.whole:
             # First what the turn before it used: that is written late, and counted for its turn.
             await self.read_transcripts()
         self._judge.hook(fact)
