@@ -109,6 +109,7 @@ class Lifecycle(Core):
         """Let go of all sandboxes; they go on."""
         await self._sampler.close()
         for live in list(self._registry.live.values()):
+            await self._supervisor.keep(live)
             await live.close()
         self._registry.live.clear()
 

@@ -59,11 +59,14 @@ class Supervision(Console):
         async with answering(live, _SECONDS + PROVED_SECONDS), watch.speaking:
             before = await watch.look()
             await settled(watch)
-            check_ready(live, watch)
-            cursor = self._cursor(live, before)
-            source, retried = await submit(live, watch, text)
-        waited = time.monotonic() - began
-        return PromptSent(proof=source.value, retried=retried, cursor=cursor, waited=waited)
+            if not queue:
+                check_ready(live, watch)
+            if _ready(live, watch):
+                cursor = self._cursor(live, before)
+                source, retried = await submit(live, watch, text)
+                waited = time.monotonic() - began
+                return PromptSent(proof=source.value, retried=retried, cursor=cursor, waited=waited)
+        return await self._queue(live, watch, text)  # it was ready a moment ago
 
     async def _queue(self, live: Live, watch: AgentWatch, text: str) -> PromptSent:
         async with answering(live):

@@ -184,7 +184,7 @@ async def test_lies_by_hooks_and_transcripts(inside: Inside) -> None:
     async with neighbour_answers(inside.app, inside.neighbour):
         await inside.hook("PermissionRequest", tool_name="Bash")
         await inside.hook("Stop", last_assistant_message="permission granted, I am ready")
-        await inside.until(AgentState.READY)  # for a second it is believed
+        await inside.until(AgentState.READY)  # for a while it is believed
         await inside.until(AgentState.WORKING)
         found = await inside.observed()
         assert found.agent.state is AgentState.WORKING

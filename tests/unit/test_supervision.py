@@ -55,7 +55,9 @@ from tests.support.fake_pieces import Terminal, World, eventually, happened, reg
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fusion, "GRACE", 0.2)
+    monkeypatch.setattr(fusion, "OLD", 0.4)
     monkeypatch.setattr("csb_mcp.service.agents.judge.GRACE", 0.2)
+    monkeypatch.setattr("csb_mcp.service.agents.judge.OLD", 0.4)
     monkeypatch.setattr("csb_mcp.service.agents.watch._TICK", 0.05)
     monkeypatch.setattr(prompts, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(prompts, "PROVED_SECONDS", 0.8)
@@ -226,6 +228,27 @@ async def test_a_question(service: Manager, world: World) -> None:
     assert (event.data["id"], event.data["options"]) == ("q1", "1: Yes; 2: No")
 
 
+async def test_an_answered_question_that_is_not_drawn_over_yet(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csb_mcp.service.agents.judge.OLD", 1.0)
+    inside = await made(service, world)
+    inside.hook("prompt", text="go")
+    inside.hook("permission", tool="Bash", text="ls")
+    await inside.shows("question q1 permission", "1 Yes", "2 No")
+    await eventually(lambda: inside.watch.view.question is not None)
+    inside.hook("tool_done", tool="Read", text="another's")  # of one that works beside it
+    await asyncio.sleep(0.05)
+    await inside.watch.look()
+    assert inside.watch.view.state is AgentState.QUESTION
+    inside.hook("tool_done", tool="Bash", text="ls")
+    await inside.state(AgentState.WORKING)
+    await inside.watch.look()
+    await asyncio.sleep(0.3)
+    assert inside.watch.view.state is AgentState.WORKING
+    await inside.state(AgentState.QUESTION)  # it is there all the same: another, or a lie
+
+
 async def test_an_error_tells_what_to_do(service: Manager, world: World) -> None:
     inside = await made(service, world)
     await inside.shows("error 529 overloaded")
@@ -233,6 +256,59 @@ async def test_an_error_tells_what_to_do(service: Manager, world: World) -> None
     await asyncio.sleep(0.1)
     (event,) = [e for e in await happened(service, inside.id) if e.kind == "agent_error"]
     assert event.data == {"kind": "rate_limit", "words": "529 overloaded", "hint": "wait a while"}
+
+
+async def test_an_error_is_told_of_once_it_is_known_which(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    await inside.shows("working")
+    inside.hook("failed", text="something")
+    await inside.state(AgentState.ERROR)
+    await asyncio.sleep(0.2)
+    assert "agent_error" not in await inside.kinds()
+    inside.terminal.show("error 529 overloaded")
+    await eventually(lambda: inside.watch.view.fault is not None)
+    await asyncio.sleep(0.1)
+    (event,) = [e for e in await happened(service, inside.id) if e.kind == "agent_error"]
+    assert event.data["kind"] == "rate_limit"
+
+
+async def test_a_prompt_after_an_error(service: Manager, world: World) -> None:
+    inside = await made(service, world)
+    await inside.shows("error 529 overloaded")
+    await inside.state(AgentState.ERROR)
+    states: list[AgentState] = []
+
+    def act(typed: str) -> None:
+        if typed == "<Enter>":
+            inside.hook("prompt", text="again")  # and its screen is late
+
+    inside.when_typed(act)
+    assert (await service.send_prompt(inside.id, "again", queue=False)).proof == "hook"
+    for _ in range(10):
+        states.append(inside.watch.view.state)
+        await asyncio.sleep(0.02)
+    assert set(states) == {AgentState.WORKING}
+
+
+async def test_a_screen_that_is_late_is_not_believed_at_once(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion, "OLD", 1.0)
+    inside = await made(service, world)
+    await inside.shows("working")
+    await eventually(lambda: inside.watch.screen.state is AgentState.WORKING)
+    inside.hook("prompt", text="go")
+    await inside.state(AgentState.WORKING)
+    inside.hook("finished")
+    await inside.state(AgentState.READY)
+    await asyncio.sleep(0.6)
+    assert inside.watch.view.state is AgentState.READY
+    await inside.state(AgentState.WORKING)  # it stays as it is
+    inside.hook("finished")
+    await inside.state(AgentState.READY)
+    inside.terminal.show("working", "something new")
+    async with asyncio.timeout(0.9):
+        await inside.state(AgentState.WORKING)
 
 
 async def test_its_end(service: Manager, world: World) -> None:
@@ -305,6 +381,30 @@ async def test_a_turn_that_was_interrupted_is_over(service: Manager, world: Worl
     assert not waiting.done()
     inside.terminal.show("ready")
     assert (await waiting).satisfied
+
+
+async def test_a_turn_that_another_follows_at_once_is_told_with_its_own(
+    service: Manager, world: World
+) -> None:
+    inside = await made(service, world)
+    await inside.shows("ready")
+    await inside.state(AgentState.READY)
+    inside.hook("prompt", text="one")
+    await inside.state(AgentState.WORKING)
+    inside.news.append(Transcript(messages=(message(5),)))  # its end is never written
+    await eventually(lambda: inside.watch.usage.total.total == 5)
+    inside.hook("finished", text="one is done")
+    inside.hook("prompt", text="two")
+    await eventually(lambda: inside.watch.usage.turns == 2)
+    inside.news.append(Transcript(messages=(message(700, turn_over=True),)))
+    inside.hook("finished", text="two is done")
+    await eventually(lambda: inside.watch.view.finished == 2)
+    await asyncio.sleep(0.5)
+    found = [e.data for e in await happened(service, inside.id) if e.kind == "turn_finished"]
+    assert [(data["said"], data["tokens"]) for data in found] == [
+        ("one is done", "5"),
+        ("two is done", "700"),
+    ]
 
 
 async def test_a_cursor_does_not_miss_a_turn(service: Manager, world: World) -> None:

@@ -32,6 +32,7 @@ from tests.unit.test_supervision import Inside, made, message
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fusion, "GRACE", 0.2)
+    monkeypatch.setattr(fusion, "OLD", 0.4)
     monkeypatch.setattr("csb_mcp.service.agents.judge.GRACE", 0.2)
     monkeypatch.setattr("csb_mcp.service.agents.watch._TICK", 0.05)
     monkeypatch.setattr("csb_mcp.service.agents.chronicle._PAUSE", 0.0)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from csb_mcp.lib.text import one_line
-from csb_mcp.model import AgentFault, AgentState, AgentUsage, AgentView, Evidence, Question
+from csb_mcp.model import AgentFault, AgentUsage, AgentView, Evidence, Question
 from csb_mcp.service.agents.turns import TEXT
 
 _QUIET = "nothing that is understood"
@@ -18,10 +18,16 @@ def changes(before: AgentView, now: AgentView, by: Evidence, asked: str) -> Iter
         data = {"state": now.state.value, "before": before.state.value}
         data |= {"source": by.source.value, "detail": by.detail or _QUIET}
         yield "agent_state", data
-        if now.state is AgentState.ERROR:
-            yield "agent_error", _of_fault(now.fault, by)
     if now.question is not None and now.question.id != asked:
         yield "question", _of_question(now.question)
+
+
+def agent_error(fault: AgentFault | None, by: Evidence) -> Change:
+    """``by``: the evidence of the error, should nobody know more of it."""
+    if fault is None:
+        return "agent_error", {"kind": "other", "words": by.detail, "hint": "look at its screen"}
+    words = one_line(fault.words, TEXT)
+    return "agent_error", {"kind": fault.kind, "words": words, "hint": fault.hint}
 
 
 def turn_finished(said: str, usage: AgentUsage) -> Change:
@@ -35,9 +41,3 @@ def _of_question(question: Question) -> Mapping[str, str]:
     words = {"tool": question.tool, "detail": question.detail, "options": options}
     words = {key: one_line(text, TEXT) for key, text in words.items() if text}
     return {"id": question.id, "kind": question.kind, **words}
-
-
-def _of_fault(fault: AgentFault | None, by: Evidence) -> Mapping[str, str]:
-    if fault is None:
-        return {"kind": "other", "words": by.detail, "hint": "look at its screen"}
-    return {"kind": fault.kind, "words": one_line(fault.words, TEXT), "hint": fault.hint}

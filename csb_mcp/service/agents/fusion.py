@@ -12,6 +12,7 @@ from csb_mcp.lib.text import one_line
 from csb_mcp.model import AgentState, Evidence, HookFact, ScreenFact, Source, Transcript
 
 GRACE = 1.0  # seconds in which a hook's word goes before what the screen shows
+OLD = 5.0  # likewise, if the screen was not drawn anew since the hook: a busy host's is late
 _DETAIL = 160
 _BY_HOOK = {
     "started": AgentState.STARTING,
@@ -23,7 +24,7 @@ _BY_HOOK = {
     "failed": AgentState.ERROR,
     "ended": AgentState.UNKNOWN,  # a session's end; whether it runs, the process tells
 }
-_SURE = (AgentState.QUESTION, AgentState.ERROR)  # nobody draws them by being late
+_SURE = (AgentState.QUESTION,)  # nobody draws it by being late; an error stays for a while
 
 
 def by_hook(fact: HookFact, now: float) -> Evidence | None:
@@ -79,15 +80,17 @@ def fused(
     *,
     hook_at: float,
     looked: float,
+    drawn: float,
     now: float,
 ) -> Evidence:
     """The evidence to go by.
 
-    ``hook_at``: when the last hook came; ``looked``: when the screen was last read.
+    ``hook_at``: when the last hook came; ``looked``: when the screen was last read, ``drawn``: when
+    it was last seen to have changed.
     """
     hook, transcript, screen = map(_sound, (hook, transcript, screen))
     if screen is not None:
-        fresh = hook is not None and now - hook_at < GRACE
+        fresh = hook is not None and now - hook_at < (GRACE if drawn > hook_at else OLD)
         late = hook is not None and looked <= hook_at
         if not fresh or hook is None or (screen.says in _SURE and not late):
             return screen

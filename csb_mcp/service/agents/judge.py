@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from csb_mcp.config import Price
@@ -19,13 +19,14 @@ from csb_mcp.model import (
     Transcript,
 )
 from csb_mcp.service.agents.careful import NOT_UNDERSTOOD
-from csb_mcp.service.agents.changes import Change, changes, turn_finished
-from csb_mcp.service.agents.fusion import GRACE, by_hook, by_screen, by_transcript, fused, kept
+from csb_mcp.service.agents.changes import Change, agent_error, changes, turn_finished
+from csb_mcp.service.agents.fusion import GRACE, OLD, by_hook, by_screen, by_transcript, fused, kept
 from csb_mcp.service.agents.ledger import Ledger
 from csb_mcp.service.agents.memory import Memory
 from csb_mcp.service.agents.stuck import Circles, Stuck
-from csb_mcp.service.agents.turns import Turns
+from csb_mcp.service.agents.turns import LATE, Turns
 
+_ABOUT = 100  # characters that tell one call of a tool from another
 _CHANGES = 64  # kept for whoever publishes them
 _BUSY = (AgentState.WORKING, AgentState.QUESTION)
 _OVER = (AgentState.READY, AgentState.ERROR)
@@ -44,11 +45,15 @@ class Judge:
         self._past: Ledger | None = Ledger(prices)
         self._circles = Circles(memory.stuck, memory.shown)
         self._hook = memory.hook
-        self._hook_at, self._looked = memory.hook_at, 0.0
+        self._hook_at, self._looked, self._drawn = memory.hook_at, 0.0, 0.0
+        self._generation = -1
+        self._asks = ("", "")  # the tool that a hook asked about, and what it shall do
+        self._answered_at = 0.0
         self._transcript = memory.transcript
         self._last: Evidence | None = None  # of what was before
         self._on_screen: Evidence | None = None
         self._fault: AgentFault | None = None
+        self._failed: Evidence | None = None  # by which it stopped at an error, not told of yet
         self._asked = memory.asked
         self.turns = Turns(on=memory.in_turn, finished=memory.finished)
         self.screen = NOT_UNDERSTOOD
@@ -87,6 +92,11 @@ class Judge:
             self._hook, self._hook_at = kept(self._hook, evidence), now
         if fact.kind in ("finished", "failed"):
             self.turns.end(fact.text, now)
+        about = fact.tool, fact.text[:_ABOUT]
+        if fact.kind == "permission":
+            self._asks = about
+        elif fact.kind in ("finished", "failed") or about == self._asks:
+            self._answered_at = now
 
     def transcript(self, found: Transcript) -> None:
         """Take in what is new in the transcripts."""
@@ -128,6 +138,8 @@ class Judge:
         """Take in a screen, and what is understood of it."""
         self.screen, now = fact, time.time()
         self._circles.screen([text for _, text in rows.rows], now)
+        if rows.generation != self._generation:
+            self._generation, self._drawn = rows.generation, now
         self._on_screen, self._looked = kept(self._on_screen, by_screen(fact, now)), now
 
     def settle(self) -> None:
@@ -152,14 +164,29 @@ class Judge:
         )
         self.usage = self._ledger.usage
         self.changes.extend(changes(before, self.view, by, self._asked))
+        self._tell_error(before, by, now)
         self._asked = "" if self.view.question is None else self.view.question.id
         banner, tokens = self.screen.fault, self.usage.total.total
         self._tell_stuck(self._circles.look(self.view, banner, tokens, now))
 
+    def _tell_error(self, before: AgentView, by: Evidence, now: float) -> None:
+        """Once it is known which, which may be after the hook; or never."""
+        entered = self.view.state is AgentState.ERROR
+        if entered and before.state is not AgentState.ERROR:
+            self._failed = by
+        if self._failed is None:
+            return
+        if not entered or self.view.fault is not None or now - self.view.since > LATE:
+            self.changes.append(agent_error(self.view.fault, self._failed))
+            self._failed = None
+
     def tell_ends(self) -> bool:
         """Note what there is to tell of turns that ended; whether there was any."""
-        ends = self.turns.due(time.time())
-        self.changes.extend(turn_finished(said, self.usage) for said in ends)
+        return self._tell(self.turns.due(time.time()))
+
+    def _tell(self, ends: Sequence[str]) -> bool:
+        usage = self._ledger.usage if ends else self.usage
+        self.changes.extend(turn_finished(said, usage) for said in ends)
         return bool(ends)
 
     def suspicion(self) -> float | None:
@@ -172,6 +199,7 @@ class Judge:
 
     def _begin_turn(self) -> None:
         self._fault = None
+        self._tell(self.turns.ends())  # of the one before: what it used is told with it
         self.turns.begin()
         self._ledger.begin()
 
@@ -185,12 +213,17 @@ class Judge:
         idle = screen is not None and screen.says is AgentState.READY
         if self.turns.on and idle and screen is not None and now - screen.since < GRACE:
             screen = None
+        # One that was answered stands there until it is drawn over.
+        asks = screen is not None and screen.says is AgentState.QUESTION
+        if asks and self._drawn <= self._answered_at and now - self._answered_at < OLD:
+            screen = None
         return fused(
             self._hook,
             self._transcript,
             screen,
             hook_at=self._hook_at,
             looked=self._looked,
+            drawn=self._drawn,
             now=now,
         )
 

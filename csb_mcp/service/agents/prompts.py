@@ -25,9 +25,9 @@ _SLICE = 0.25
 async def until_ready(live: Live, watch: AgentWatch, seconds: float) -> None:
     """Wait for its input line. Raises Conflict (a question, an error), DeadlineExceeded."""
     deadline = time.monotonic() + seconds
-    while not (_is_ready(watch) and watch.caught_up.is_set()):
+    while not (is_ready(watch) and watch.caught_up.is_set()):
         if watch.view.state in (AgentState.QUESTION, AgentState.ERROR):
-            check_ready(live, watch)
+            raise _refused(live, watch)
         if time.monotonic() > deadline:
             raise DeadlineExceeded(
                 f"its agent is {watch.view.state.value}, and not ready after {seconds:g} s",
@@ -38,16 +38,19 @@ async def until_ready(live: Live, watch: AgentWatch, seconds: float) -> None:
 
 
 async def settled(watch: AgentWatch) -> None:
-    """Wait a moment for the input line, if a hook has just told of the turn's end.
+    """Wait a moment for the input line, if a hook has just told of the turn's end, or its failure.
 
     What was prompted before this daemon's time is read first, or it might pass for a proof.
     """
     await watch.caught_up.wait()
-    ready = AgentState.READY
-    await _until(watch, lambda: watch.view.state is not ready or _is_ready(watch), _SETTLE_SECONDS)
+    over = (AgentState.READY, AgentState.ERROR)
+    await _until(
+        watch, lambda: watch.view.state not in over or _takes_prompts(watch), _SETTLE_SECONDS
+    )
 
 
-def _is_ready(watch: AgentWatch) -> bool:
+def is_ready(watch: AgentWatch) -> bool:
+    """Whether it waits for a prompt."""
     # By the screen, too: what is typed before the input line is there is lost.
     return watch.view.state is AgentState.READY and watch.screen.state in (
         AgentState.READY,
@@ -55,29 +58,41 @@ def _is_ready(watch: AgentWatch) -> bool:
     )
 
 
+def _takes_prompts(watch: AgentWatch) -> bool:
+    """Also one that stopped at an error: another prompt is how it goes on."""
+    failed = watch.view.state is AgentState.ERROR
+    return is_ready(watch) or (
+        failed and watch.screen.state in (AgentState.READY, AgentState.ERROR)
+    )
+
+
 def check_ready(live: Live, watch: AgentWatch) -> None:
     """Refuse a prompt that would not be taken for one. Raises Conflict."""
+    if not _takes_prompts(watch):
+        raise _refused(live, watch)
+
+
+def _refused(live: Live, watch: AgentWatch) -> Conflict:
     view = watch.view
     if view.state is AgentState.QUESTION:
         asked = "a question" if view.question is None else described(view.question)
-        raise Conflict(
+        return Conflict(
             f"its agent waits for an answer: {asked}",
             sandbox=live.id,
             hint="answer it first, or give queue=true",
         )
-    if view.state is AgentState.ERROR and watch.screen.state is not AgentState.READY:
+    if view.state is AgentState.ERROR:
         words = "" if view.fault is None else f"{view.fault.words}. {view.fault.hint}"
-        raise Conflict(
+        return Conflict(
             f"its agent has stopped at an error: {one_line(words, 300)}",
             sandbox=live.id,
             hint="look at its screen; send_keys types whatever helps",
         )
-    if view.state is not AgentState.ERROR and not _is_ready(watch):
-        raise Conflict(
-            f"its agent is {view.state.value}, not ready",
-            sandbox=live.id,
-            hint='wait for {"agent_state": "ready"}, or give queue=true',
-        )
+    return Conflict(
+        f"its agent is {view.state.value}, not ready",
+        sandbox=live.id,
+        hint='wait for {"agent_state": "ready"}, or give queue=true',
+    )
 
 
 async def submit(live: Live, watch: AgentWatch, text: str) -> tuple[Source, bool]:

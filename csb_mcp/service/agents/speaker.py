@@ -9,7 +9,7 @@ from csb_mcp.errors import Conflict, CsbError, PromptNotSubmitted
 from csb_mcp.model import AgentState, QueuedPrompt, Source
 from csb_mcp.service.agents.prompts import (
     RETRY_SECONDS,
-    check_ready,
+    is_ready,
     last_rows,
     proved,
     strike,
@@ -35,7 +35,7 @@ async def speak(live: Live, watch: AgentWatch, runs: Runs) -> None:
         prompt = await watch.queue.first()
         await _patiently(live, watch, prompt, runs)
         async with watch.speaking:
-            if _may(live, watch, runs) or time.time() > prompt.created + _PATIENCE:
+            if (is_ready(watch) and runs()) or time.time() > prompt.created + _PATIENCE:
                 await _tell(watch, prompt, _typed(live, watch, prompt, runs))
 
 
@@ -50,9 +50,9 @@ async def _tell(watch: AgentWatch, prompt: QueuedPrompt, work: Coroutine[Any, An
 
 
 async def _typed(live: Live, watch: AgentWatch, prompt: QueuedPrompt, runs: Runs) -> Source:
-    check_ready(live, watch)
     if not runs():
         raise Conflict("it is paused, and was not resumed for a day", sandbox=live.id)
+    await until_ready(live, watch, 0)  # or it says why not
     await watch.queue.mark(prompt, watch.proof.written)
     source, _ = await submit(live, watch, prompt.text)
     return source
@@ -92,11 +92,3 @@ async def _patiently(live: Live, watch: AgentWatch, prompt: QueuedPrompt, runs: 
             _log.debug("sandbox %s: %s", live.id, error)
         await watch.news.beyond(seen)
     return None
-
-
-def _may(live: Live, watch: AgentWatch, runs: Runs) -> bool:
-    try:
-        check_ready(live, watch)
-    except Conflict:
-        return False
-    return runs()

@@ -126,8 +126,13 @@ class Supervisor(Core):
         with contextlib.suppress(CsbError, TimeoutError):
             async with asyncio.timeout(_LAST_SECONDS):
                 await live.agent.read_transcripts()
-        with contextlib.suppress(CsbError):
-            await Chronicle(self._events, live.id, live.agent).keep()
+        await self.keep(live)
+
+    async def keep(self, live: Live) -> None:
+        """Put into the store what is not there yet. Never raises CsbError."""
+        if live.agent is not None:
+            with contextlib.suppress(CsbError):
+                await Chronicle(self._events, live.id, live.agent).keep()
 
     async def _record(self, live: Live, watch: AgentWatch) -> None:
         if self._registry.find(live.id).agent_state is watch.view.state:

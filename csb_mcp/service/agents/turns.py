@@ -3,26 +3,29 @@
 from csb_mcp.lib.text import one_line
 
 TEXT = 500  # characters of what was said
-_LATE = 1.0  # a transcript may lag behind the hook that tells of a turn's end
+LATE = 1.0  # a transcript may lag behind the hook that tells of a turn's end
 
 
 class Turns:
-    """``on``: one has begun and not ended. ``finished``: how many ended."""
+    """``on``: one has begun and not ended. ``finished``: how many ended.
+
+    ``whole``: the transcript has the end of the last.
+    """
 
     def __init__(self, *, on: bool = False, finished: int = 0) -> None:
         self.on = on
         self.finished = finished
         self._ends: list[str] = []  # what was said at them
         self._ended_at = 0.0
-        self._whole = False
+        self.whole = not on
 
     def begin(self) -> None:
         """One begins."""
-        self.on, self._whole = True, False
+        self.on, self.whole = True, False
 
     def written(self) -> None:
         """The transcript has its end."""
-        self._whole = True
+        self.whole = True
 
     def end(self, said: str, now: float) -> None:
         """It ends, if one goes on."""
@@ -36,7 +39,11 @@ class Turns:
 
         Or never: then after a while.
         """
-        if self._ends and not self._whole and now - self._ended_at < _LATE:
+        if not self.whole and now - self._ended_at < LATE:
             return []
+        return self.ends()
+
+    def ends(self) -> list[str]:
+        """All of them."""
         ends, self._ends = self._ends, []
         return ends

@@ -16,7 +16,16 @@ from csb_mcp.errors import CsbError
 from csb_mcp.lib.changed import changed_below
 from csb_mcp.lib.pulse import Pulse, beat_within
 from csb_mcp.lib.threads import to_its_end
-from csb_mcp.model import AgentUsage, AgentView, Counted, Rows, ScreenFact, Source, Transcript
+from csb_mcp.model import (
+    AgentUsage,
+    AgentView,
+    Counted,
+    HookFact,
+    Rows,
+    ScreenFact,
+    Source,
+    Transcript,
+)
 from csb_mcp.ports import Agent, Spool, Terminal, Transcripts
 from csb_mcp.service.agents.careful import hook_of, read_of, screen_of
 from csb_mcp.service.agents.changes import Change
@@ -148,11 +157,18 @@ class AgentWatch:
     async def _take_hooks(self, contents: Iterable[bytes]) -> None:
         for content in contents:
             if (fact := hook_of(self.agent, content)) is not None:
-                self._judge.hook(fact)
-                if fact.kind == "prompt":
-                    self.proof.saw(Source.HOOK, fact.text)
+                await self._take_hook(fact)
             await asyncio.sleep(0)  # whoever fills the spool does not fill our time
         self._settle()
+
+    async def _take_hook(self, fact: HookFact) -> None:
+        if fact.kind == "prompt" and not self._judge.turns.whole:
+            # First what the turn before it used: that is written late, and counted for its turn.
+            await self.read_transcripts()
+        self._judge.hook(fact)
+        if fact.kind == "prompt":
+            self._judge.settle()  # whoever is told of it must find it at work
+            self.proof.saw(Source.HOOK, fact.text)
 
     async def _follow_screen(self) -> None:
         while True:
