@@ -261,6 +261,7 @@ class ByKeys(Supervisor):
         await self.until(AgentState.READY)
         text = await self.submit("/cost")
         while "Estimated cost" not in text:
+            await asyncio.sleep(self.poll)
             text, _ = await self.look()
         await self.call("send_keys", sandbox=self.stage.name, keys=["Escape"])
         await asyncio.sleep(GLANCE)  # what follows at once would make another key of it
