@@ -149,7 +149,7 @@ _LIFE = (
             Argument(
                 "--agent",
                 "who works in it",
-                choices=("claude", "shell", "command"),
+                choices=("claude", "codex", "shell", "command"),
                 default="shell",
             ),
             Argument("--task", "the first prompt of its agent", value="TEXT"),

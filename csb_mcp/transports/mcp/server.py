@@ -46,7 +46,7 @@ _STEPS = {  # by the tool without which a step makes no sense
     "cursors it gave.",
     "read_terminal": "read_terminal(sandbox, cursor=...) gives what changed since. Give each call "
     "the newest cursor.",
-    "observe": "With agent claude: wait for question or turn_finished, observe, answer, "
+    "observe": "With agent claude or codex: wait for question or turn_finished, observe, answer, "
     "send_prompt.",
     "screenshot": "screenshot only for what is drawn on the display; text is cheaper.",
     "click": "click, drag, scroll, type_text drive the display: give the screenshot's frame, and "
