@@ -74,8 +74,8 @@ CREATE = Definition(
         "name": "1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit. A sandbox keeps it "
         "until it is deleted; no other can have it meanwhile",
         "backend": "What isolates",
-        "agent": "`claude`: Claude Code, which this host must have. `shell`: bash. `command`: what "
-        "`command` says, and need not be named beside it",
+        "agent": "`claude`: Claude Code, which this host must have. `codex`: [Codex](codex.md). "
+        "`shell`: bash. `command`: what `command` says, and need not be named beside it",
         "task": "The first prompt of the agent: create returns once it is proved submitted. If it "
         "is not, nothing is left",
         "command": "Program and arguments, for agent `command`",
