@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 from csb_mcp.app import App, build
 from csb_mcp.config import Price, Secret, Settings
 from csb_mcp.host.network.authority import make_authority, make_leaf
+from csb_mcp.lib.processes import descendants
 from csb_mcp.model import (
     Budget,
     Condition,
@@ -190,19 +193,40 @@ async def a_first_turn(app: App, script: Script, base: Path) -> str:
 async def more_than_its_transcript_says(app: App, script: Script, sandbox: str) -> None:
     """It has removed its transcripts, and asks the model by other ways; the daemon is a new one."""
     live = registry(app.service).live[sandbox]
-    await soon(lambda: registry(app.service).find(sandbox).warnings)
-    used = (await app.service.observe(sandbox, cursor=None)).usage
-    assert (used.total.total, used.tokens) == (0, TOKENS)
-    (event,) = [e for e in await happened(app.service, sandbox) if e.kind == "usage_differs"]
-    assert (event.data["counted"], event.data["transcript"]) == (str(TOKENS), "0")
-
+    assert live.agent is not None
+    watch = live.agent
+    await soon(lambda: watch.usage.tokens == TOKENS)
+    await another_proxy(app, live)
     script.say({"text": "Of course.", "usage": {"output_tokens": 50_000}, "side": True})
     said = await Inside(app, sandbox).out(ASK)
     assert "Of course." in said
     assert script.asked()[-1]["key"] == KEY
+    await soon(lambda: watch.usage.tokens > TOKENS)
+    assert watch.usage.tokens == TOKENS + 50_000 + 11 + 3 + 5
     await soon(lambda: registry(app.service).find(sandbox).state is SandboxState.PAUSED)
+    await soon(lambda: "differ" in " ".join(registry(app.service).find(sandbox).warnings))
+    (event,) = [e for e in await happened(app.service, sandbox) if e.kind == "usage_differs"]
+    assert int(event.data["counted"]) - int(event.data["transcript"]) >= TOKENS
+
+
+async def another_proxy(app: App, live: Live) -> None:
+    """What the one before it counted stays."""
+    (proxy,) = [pid for pid in descendants(live.terminal.server_pid) if is_proxy(pid)]
+    os.kill(proxy, signal.SIGKILL)
+    run = _run(app, live)
+    await soon(lambda: _run(app, live) != run and live.gate is not None)
     assert live.agent is not None
-    assert live.agent.usage.tokens == TOKENS + 50_000 + 11 + 3 + 5
+    assert live.agent.usage.tokens == TOKENS
+
+
+def _run(app: App, live: Live) -> str:
+    kept = registry(app.service).find(live.id).counted
+    return "" if kept is None else kept.run
+
+
+def is_proxy(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b"/run/csb/program/__main__.py" in words and not words[0].endswith(b"bwrap")
 
 
 async def test_with_a_long_lived_token_what_it_reports_home_is_refused_and_hinders_nothing(

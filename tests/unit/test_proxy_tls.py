@@ -171,6 +171,7 @@ def test_who_goes_before_the_count_comes_has_not_got_it_for_nothing(
             here.server.next.set()
             found.read(len(EVENTS[1]) - 40 * (len(VALUE) - len(PLACEHOLDER)))
     assert "sandbox" in here.ended()[2]
+    here.server.hurry = True
     here.server.next.set()
     used = told(tally)
     assert used["models"]["claude-x"] == USED_KINDS | {"output": 40 * len(VALUE) // 4}
@@ -186,6 +187,9 @@ def test_only_where_an_api_is_anything_is_counted(here: World, tally: Tally) -> 
         found = connection.getresponse()
         with closing(found):
             assert found.read(len(EVENTS[0])) == EVENTS[0]
+            here.server.hurry = True
+            here.server.next.set()
+            assert found.read()
     assert told(tally)["models"] == {}
     assert told(tally)["uncounted"] == 0
 
