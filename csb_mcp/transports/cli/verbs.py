@@ -115,8 +115,8 @@ _RUNNING = (
         ),
         "Looks at tools, kernel, limits, folders, permissions and agents; asks the daemon if one "
         "runs, for it is what makes sandboxes. Exit status 0 if sandboxes can be made, else 1. "
-        "With --attack 0 if every attack failed, else 1; it takes a folder and a daemon of its own, "
-        "and nothing is left.",
+        "With --attack 0 if every attack failed, else 1; it takes a folder and a daemon of its "
+        "own, and nothing is left.",
     ),
     Verb(
         "demo",
