@@ -22,7 +22,7 @@ def submit(text: str) -> Sequence[Stroke]:
 
 
 def answer(question: Question, option: str, text: str | None) -> Sequence[Stroke]:
-    """See ``ports.Agent.answer``. A digit chooses at once, but only marks where trust is asked for."""
+    """See ``ports.Agent.answer``. A digit chooses at once, but marks where trust is asked for."""
     keys = {one.key: one.label for one in question.options}
     if option not in keys:
         raise no_option(option, keys)
