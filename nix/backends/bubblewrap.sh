@@ -27,6 +27,9 @@ PROTECTED=(
   .cursor/mcp.json
   .cursor/hooks.json
   .codex/config.toml
+  .codex/hooks.json
+  .codex/rules
+  .codex/skills
   .gemini/settings.json
   .envrc
   .vscode

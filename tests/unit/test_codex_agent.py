@@ -106,6 +106,13 @@ def test_an_option_is_chosen_by_its_key() -> None:
     assert keys(AGENT.answer(cut, "esc", None)) == ["Escape"]
 
 
+def test_trust_is_moved_to_and_entered() -> None:
+    options = (Option("1", "Trust"), Option("2", "Back"))
+    question = Question(id="q", kind="trust", detail="", options=options, marked="1")
+    assert keys(AGENT.answer(question, "2", None)) == ["Down", "Enter"]
+    assert keys(AGENT.answer(question, "1", None)) == ["Enter"]
+
+
 def test_words_of_ones_own() -> None:
     question = asked("Red", "Blue", "None of the above -- add notes", free=True)
     *moved, typed, enter = AGENT.answer(question, "3", "Violet\nor so")

@@ -29,7 +29,7 @@ _TOOLS = (
 )
 _NUMBER = re.compile(r"  Question \d+/\d+(?: \(\d+ unanswered\))?$")
 _PLAN = "  Implement this plan?"
-_HOOKS = "  Hooks need review"
+_TRUSTS = ("  Hooks need review", "  Folder access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _plan(found: _Dialog) -> Question | None:
 
 
 def _trust(found: _Dialog) -> Question | None:
-    body = _from(found.above, _HOOKS.__eq__)
+    body = _from(found.above, _TRUSTS.__contains__)
     return None if body is None else asked("trust", "\n".join(body), found.choices)
 
 
@@ -117,5 +117,5 @@ _READERS: tuple[tuple[re.Pattern[str], Callable[[_Dialog], Question | None]], ..
     (re.compile(r"  Press enter to confirm or esc to cancel"), _permission),
     (re.compile(r"  tab to add notes \| enter to submit .*\besc to interrupt"), _choice),
     (re.compile(r"  enter select · esc back"), _plan),
-    (re.compile(r"  enter confirm · esc skip"), _trust),
+    (re.compile(r"  enter (?:confirm · esc skip|continue · esc back)"), _trust),
 )

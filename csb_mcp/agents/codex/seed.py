@@ -47,6 +47,8 @@ hide_full_access_warning = true
 
 [features]
 daemon_auto_start = false  # it would copy the program into the home, and go on by itself
+apps = false  # these two ask hosts that have nothing to do with the task, from the start
+plugins = false
 """
 _TRUSTS = "--dangerously-bypass-hook-trust"
 # The address of its API can be said in its settings or its arguments only, not in its environment.

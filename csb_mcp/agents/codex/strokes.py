@@ -22,10 +22,12 @@ def submit(text: str) -> Sequence[Stroke]:
 
 
 def answer(question: Question, option: str, text: str | None) -> Sequence[Stroke]:
-    """See ``ports.Agent.answer``. A digit chooses at once."""
+    """See ``ports.Agent.answer``. A digit chooses at once, but marks where trust is asked for."""
     keys = {one.key: one.label for one in question.options}
     if option not in keys:
         raise no_option(option, keys)
+    if text is None and question.kind == "trust":
+        return pressed([*moves(question, option), "Enter"])
     if text is None:
         return pressed(["Escape" if option == CANCEL else option])
     fitting = [key for key, label in keys.items() if question.free and label.startswith(NOTES)]

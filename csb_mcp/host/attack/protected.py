@@ -16,8 +16,9 @@ TARGETS = (
     *(".git/info/attributes", ".git/modules", ".git/worktrees"),
     *(".claude/settings.json", ".claude/settings.local.json", ".claude/hooks", ".claude/commands"),
     *(".claude/agents", ".claude/skills", ".claude/plugins", ".mcp.json", ".cursor/mcp.json"),
-    *(".cursor/hooks.json", ".codex/config.toml", ".gemini/settings.json", ".envrc", ".vscode"),
-    *(".idea", ".zed", ".fleet", ".husky", ".githooks", ".devcontainer", ".devcontainer.json"),
+    *(".cursor/hooks.json", ".codex/config.toml", ".codex/hooks.json", ".codex/rules"),
+    *(".codex/skills", ".gemini/settings.json", ".envrc", ".vscode", ".idea", ".zed", ".fleet"),
+    *(".husky", ".githooks", ".devcontainer", ".devcontainer.json"),
     *(".exrc", ".vimrc", ".nvimrc", ".nvim.lua", ".dir-locals.el", ".cargo/config"),
     ".cargo/config.toml",
 )
