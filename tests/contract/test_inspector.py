@@ -122,7 +122,7 @@ def test_resources_and_prompts_are_listed(inspector: Inspector, era: str) -> Non
     resources = inspector.listed(era, "resources/list")["resources"]
     assert resources[0]["uri"] == "csb://sandboxes"
     templates = inspector.listed(era, "resources/templates/list")["resourceTemplates"]
-    assert len(templates) == 4
+    assert len(templates) == 6
     prompts = inspector.listed(era, "prompts/list")["prompts"]
     assert [prompt["name"] for prompt in prompts] == ["supervise", "hand_over"]
     asked = ("--prompt-name", "supervise", "--prompt-args", "goal=all is well")
