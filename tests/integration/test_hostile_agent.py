@@ -29,6 +29,8 @@ from tests.integration.test_hostile import neighbour_answers
 from tests.support import hostile_agent
 from tests.support.sandboxes import create, project_in, running_app, settings_in
 
+pytestmark = pytest.mark.once  # what is read, and how carefully, is the same for any uid
+
 SCREENS = Path(__file__).parents[1] / "fixtures/screens/claude-2.1.332"
 # A million would do the same, and take a minute to make and to remove.
 FLOOD = 100_000

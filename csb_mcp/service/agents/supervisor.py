@@ -55,12 +55,13 @@ class Supervisor(Core):
         super().__init__(settings, pieces, registry, events)
         self._acts = acts
         self._memories: dict[str, str] = {}
-        self._prompts: list[QueuedPrompt] = []
+        self._prompts: dict[str, list[QueuedPrompt]] = {}
 
     async def restore(self) -> None:
         """Load what an earlier daemon knew of agents. Before the first of them is watched."""
         self._memories = await self._registry.store.memories()
-        self._prompts = await self._registry.store.prompts()
+        for prompt in await self._registry.store.prompts():
+            self._prompts.setdefault(prompt.sandbox, []).append(prompt)
 
     def watches(self, live: Live, sandbox: Sandbox) -> list[Coroutine[Any, Any, None]]:
         """Give ``live`` its watch; what is to run as long as it lives. None for a plain command."""
@@ -84,7 +85,7 @@ class Supervisor(Core):
     def _watch(self, live: Live, sandbox: Sandbox, agent: Agent, home: int) -> AgentWatch:
         project, store = sandbox.spec.project_dir, self._registry.store
         known = self._memories.pop(live.id, None)
-        waiting = [prompt for prompt in self._prompts if prompt.sandbox == live.id]
+        waiting = self._prompts.pop(live.id, [])
         return AgentWatch(
             agent,
             live.terminal,
