@@ -29,6 +29,7 @@ from tests.support.sandboxes import mentions, project_in, running_app, settings_
 pytestmark = pytest.mark.once  # an agent in a sandbox is the same program whoever runs it
 
 TOKENS = 23  # of one response of the API's
+NEWS = "raw.githubusercontent.com"  # it has them from there, and that cannot be turned off
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ async def test_a_task_from_its_creation_to_its_cost(base: Path) -> None:
     price = Price(1.0, 10.0, 2.0, 0.1)
     settings = settings_in(base, codex=PROGRAM, prices={"gpt": price})
     asked: dict[str, Any] = {"agent": "codex", "task": "Remove a file", "env": ENV}
+    asked["network"] = "allowlist"
     async with running_app(settings) as app:
         service = app.service
         sandbox = (await service.create(SandboxSpec(project_dir=project, **asked))).id
@@ -100,6 +102,10 @@ async def test_a_task_from_its_creation_to_its_cost(base: Path) -> None:
         used = (await service.observe(sandbox, cursor=None)).usage
         assert (used.turns, used.tool_calls, used.total.total) == (2, 1, 3 * TOKENS)
         assert used.cost == pytest.approx(3 * (11 * 1 + 7 * 10 + 5 * 0.1) / 1e6)
+
+        sought = await service.egress(sandbox)
+        assert sought.allowed == ("openai",)
+        assert {one.host for one in sought.hosts} <= {NEWS}  # nor does it ask for more
 
         script.say({"status": 429})
         sent = await service.send_prompt(sandbox, "Too much", queue=False)
