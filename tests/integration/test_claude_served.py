@@ -81,9 +81,9 @@ class Served:
         return await self.app.service.observe(self.id, cursor=None)
 
     async def prompt(self, text: str) -> str:
-        """Submit it by the hook's proof; gives the cursor from before it."""
+        """Submit it, with proof; gives the cursor from before it."""
         sent = await self.app.service.send_prompt(self.id, text, queue=False)
-        assert sent.proof == "hook"
+        assert sent.proof in ("hook", "transcript")
         return sent.cursor
 
     async def question(self, kind: str) -> Question:
@@ -103,14 +103,30 @@ class Served:
         found = await store(self.app.service).events(0, self.id)
         return [event for event in found if event.kind == kind]
 
+    async def so_many(self, kind: str, count: int) -> list[Event]:
+        """Events, once there are so many; one may be on its way to the store."""
+        async with asyncio.timeout(30):
+            while len(found := await self.events(kind)) < count:
+                await asyncio.sleep(0.05)
+        assert len(found) == count
+        return found
+
     async def story(self) -> str:
         """All that was told of it, for a failure."""
         found = await store(self.app.service).events(0, self.id)
         told = [f"{event.time % 1000:.2f} {event.kind} {dict(event.data)}" for event in found]
         return "\n".join([*told, await self.shown()])
 
-    async def states(self) -> list[str]:
-        return [event.data["state"] for event in await self.events("agent_state")]
+    async def went(self, *states: str) -> None:
+        """It had these states, one after another; the last may be on its way to the store."""
+        async with asyncio.timeout(5):
+            while (last := [e.data["state"] for e in await self.events("agent_state")]) != [
+                *states
+            ]:
+                if len(last) >= len(states):
+                    break
+                await asyncio.sleep(0.05)
+        assert last == [*states]
 
     async def used(self, messages: int, turns: int) -> None:
         """So many messages of the model, exactly; all sources agree."""
@@ -151,9 +167,9 @@ async def thinks(one: Served) -> None:
     await one.until(TurnFinished(), cursor)
     assert time.monotonic() - began > 28
     await one.until(AgentStateIs(AgentState.READY))
-    assert await one.states() == ["ready", "working", "ready"]
+    await one.went("ready", "working", "ready")
     await one.used(1, 1)
-    (turn,) = await one.events("turn_finished")
+    (turn,) = await one.so_many("turn_finished", 1)
     assert (turn.data["said"], turn.data["tokens"]) == ("I have thought.", str(TOKENS))
     assert turn.data["cost"] == f"{COST:.4f}"
 
@@ -188,7 +204,7 @@ async def asks(one: Served) -> None:
 
     yes, no = ["working", "question", "working", "ready"], ["working", "question", "ready"]
     await one.until(AgentStateIs(AgentState.READY))
-    assert await one.states() == ["ready", *yes, *no, *yes]
+    await one.went("ready", *yes, *no, *yes)
     await one.used(5, 3)
     kinds = [event.data["kind"] for event in await one.events("question")]
     assert kinds == ["permission", "permission", "choice"]
@@ -202,16 +218,14 @@ async def is_prompted(one: Served) -> None:
     queued = await one.app.service.send_prompt(one.id, "And one more", queue=True)
     assert queued.queued
     await one.until(TurnFinished(), cursor)
-    async with asyncio.timeout(30):
-        while len(await one.events("turn_finished")) < 2:
-            await asyncio.sleep(0.1)
+    await one.so_many("turn_finished", 2)
     asked = [request["last"].replace("\r", "") for request in one.script.asked()]
     assert long in asked[-2]
     assert "And one more" in asked[-1]
-    (submitted,) = await one.events("prompt_submitted")
-    assert submitted.data["proof"] == "hook"
+    (submitted,) = await one.so_many("prompt_submitted", 1)
+    assert submitted.data["proof"] in ("hook", "transcript")
     await one.until(AgentStateIs(AgentState.READY))
-    assert await one.states() == ["ready", "working", "ready", "working", "ready"]
+    await one.went("ready", "working", "ready", "working", "ready")
     await one.used(2, 2)
 
 
@@ -229,7 +243,7 @@ async def fails(one: Served) -> None:
     cursor = await one.prompt("And now?")
     await one.until(TurnFinished(), cursor)
     await one.until(AgentStateIs(AgentState.READY))
-    assert await one.states() == ["ready", *["working", "error"] * 2, "working", "ready"]
+    await one.went("ready", *["working", "error"] * 2, "working", "ready")
     kinds = [event.data["kind"] for event in await one.events("agent_error")]
     assert kinds == ["overloaded", "login"]
     await one.used(1, 3)
@@ -246,7 +260,7 @@ async def ends(one: Served) -> None:
     await one.app.service.send_keys(one.id, text=None, keys=["Escape"], **keys)
     await one.until(TurnFinished(), cursor)
     await one.until(AgentStateIs(AgentState.READY))
-    assert await one.states() == ["ready", "working", "ready"]
+    await one.went("ready", "working", "ready")
     await one.used(1, 1)
     await one.app.service.send_keys(one.id, text="/exit", keys=[], **keys)
     await one.until(TerminalIdle(1))
@@ -302,15 +316,13 @@ async def test_a_restart_of_the_daemon(base: Path) -> None:
             assert {state for states in seen for state in states} == {AgentState.WORKING}
             assert (await one.observed()).queued == 1
             await one.until(TurnFinished(), cursor)
-            async with asyncio.timeout(30):
-                while len(await one.events("turn_finished")) < 2:
-                    await asyncio.sleep(0.1)
+            ended = await one.so_many("turn_finished", 2)
             await one.until(AgentStateIs(AgentState.READY))
-            assert await one.states() == ["ready", "working", "ready", "working", "ready"]
-            turns = [event.data for event in await one.events("turn_finished")]
+            await one.went("ready", "working", "ready", "working", "ready")
+            turns = [event.data for event in ended]
             assert [turn["said"] for turn in turns] == ["The first.", "The second."]
             assert {turn["tokens"] for turn in turns} == {str(TOKENS)}
-            assert len(await one.events("prompt_submitted")) == 1
+            await one.so_many("prompt_submitted", 1)
             await one.used(2, 2)
             await one.app.service.delete(one.id)
         finally:
