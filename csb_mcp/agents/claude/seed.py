@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_DISABLE_FEEDBACK_SURVEY": "1",  # it would stand where the input line is
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "false",  # looks as if somebody had typed it
+    # Of it come requests for hosts that nobody allowed, at each start.
+    "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1",
     "DISABLE_INSTALLATION_CHECKS": "1",
 }
 
