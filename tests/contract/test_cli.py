@@ -700,7 +700,7 @@ def test_completion_by_bash(shell: Shell, web: str) -> None:
     assert completed(shell, "csb-mcp", "completion", "") == ["bash", "zsh", "fish"]
     assert completed(shell, "csb-mcp", "create", ".", "--name", "") == []
     agents = completed(shell, "csb-mcp", "create", ".", "--agent", "")
-    assert agents == ["claude", "shell", "command"]
+    assert agents == ["claude", "codex", "shell", "command"]
     for verb in ("observe", "prompt", "answer"):
         assert completed(shell, "csb-mcp", verb, "we") == ["web"]
     assert completed(shell, "csb-mcp", "prompt", "web", "--q") == ["--queue"]
