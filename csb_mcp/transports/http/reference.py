@@ -59,7 +59,7 @@ third column is the sandbox's word. New kinds may come.
 | `prompt_submitted` | a prompt that was queued is proved submitted | `proof` |
 | `prompt_failed` | a prompt that was queued was not taken | `reason` |
 | `budget` | 80 % or all of a budget is used | `budget`, `used`, `percent` |
-| `usage_differs` | its transcript and its proxy's count of tokens are far apart | `counted`, `transcript`, `uncounted` |
+| `usage_differs` | proxy and transcript disagree | tokens `counted`, `transcript`, `uncounted` |
 | `stuck` | its agent goes in circles | `why`, its `evidence`, `suggestion` |
 """
 _ERRORS = """\
