@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from csb_mcp.errors import CsbError, EgressFailed
+from csb_mcp.lib.allowance import Allowance
 from csb_mcp.lib.hosts import normal_host
 from csb_mcp.lib.text import one_line
 from csb_mcp.model import (
@@ -70,14 +71,14 @@ class Gatekeeper:
 
     async def watch(self, live: Live) -> None:
         """Take what is asked for; start the proxy anew whenever it went away. Until cancelled."""
-        budget, delay, since = _Budget(), _SHORTEST, time.monotonic()
+        allowance, delay, since = Allowance(_BURST, _PER_SECOND), _SHORTEST, time.monotonic()
         while True:
             try:
                 asks, count = await _news(live)
                 if count is not None:
                     await self._recount(live, count)
                 if asks:
-                    await self._take(live, asks, budget)
+                    await self._take(live, asks, allowance)
             except EgressFailed as error:
                 if live.gate is not None and live.gate.counted is not None:
                     await self._recount(live, live.gate.counted)  # its last word
@@ -91,11 +92,11 @@ class Gatekeeper:
                 delay = await self._reopen(live, delay)
                 since = time.monotonic()
 
-    async def _take(self, live: Live, asks: Sequence[Ask], budget: "_Budget") -> None:
+    async def _take(self, live: Live, asks: Sequence[Ask], allowance: Allowance) -> None:
         async with self._registry.lock(live.id):
             record = self._registry.find(live.id)
             new_asks = [ask for ask in asks if ask.time > live.once.get((ask.host, ask.port), 0.0)]
-            pending, new, left_out = merged(record, new_asks, budget)
+            pending, new, left_out = merged(record, new_asks, allowance)
             if pending != record.pending:
                 record = replace(record, pending=pending)
                 self._registry.remember(record)  # a repetition is not worth a write
@@ -176,7 +177,7 @@ def client_of(live: Live) -> ClientOf:
 
 
 def merged(
-    record: Sandbox, asks: Sequence[Ask], budget: "_Budget"
+    record: Sandbox, asks: Sequence[Ask], allowance: Allowance
 ) -> tuple[tuple[EgressRequest, ...], list[EgressRequest], bool]:
     """What is pending after ``asks``, the last one last; what is new; whether some are left out."""
     pending = {(asked.host, asked.port): asked for asked in record.pending}
@@ -190,7 +191,7 @@ def merged(
     left_out = len(kept) < len(latest)
     for key, ask in kept:
         before = pending.pop(key, None)
-        if before is None and not budget.take():
+        if before is None and not allowance.take():
             left_out = True
             continue
         pending[key] = _request(ask, before)
@@ -218,23 +219,6 @@ def _is_sound(ask: Ask) -> bool:
         return named_well and 0 < ask.port < 65536 and 0 <= ask.time < _LAST_TIME
     except ValueError:
         return False
-
-
-class _Budget:
-    """How many new requests there may be: a burst, then six a minute."""
-
-    def __init__(self) -> None:
-        self._left, self._at = float(_BURST), time.monotonic()
-
-    def take(self) -> bool:
-        """One more, if it may be."""
-        now = time.monotonic()
-        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 async def _news(live: Live) -> tuple[Sequence[Ask], ProxyCount | None]:

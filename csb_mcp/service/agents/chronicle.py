@@ -5,11 +5,12 @@ Both go to the store in one transaction: no event comes twice or never, whenever
 
 import time
 
+from csb_mcp.lib.allowance import Allowance
 from csb_mcp.service.agents.memory import Memory, as_text
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.events import Events
 
-_BURST, _PER_SECOND = 64.0, 2.0  # events: at once, and then
+_BURST, _PER_SECOND = 64, 2.0  # events, for what happens inside may be made up: at once, and then
 _PAUSE = 0.25  # seconds between two writes where there is no event
 
 
@@ -20,7 +21,7 @@ class Chronicle:
         self._events = events
         self._sandbox = sandbox
         self._watch = watch
-        self._budget = _Budget()
+        self._allowance = Allowance(_BURST, _PER_SECOND)
         self._kept: Memory | None = None
         self._kept_at = 0.0
 
@@ -32,25 +33,9 @@ class Chronicle:
         told = list(watch.changes)
         watch.changes.clear()
         try:
-            let = [change for change in told if self._budget.take()]
+            let = [change for change in told if self._allowance.take()]
             await self._events.keep(self._sandbox, let, memory=as_text(memory))
         except BaseException:
             watch.changes.extendleft(reversed(told))
             raise
         self._kept, self._kept_at = memory, now
-
-
-class _Budget:
-    """How many events there may be: what happens inside may be made up."""
-
-    def __init__(self) -> None:
-        self._left, self._at = _BURST, time.monotonic()
-
-    def take(self) -> bool:
-        now = time.monotonic()
-        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
