@@ -161,7 +161,7 @@ a screen and keys alone, as a person would.
   sandbox's own loopback. That each task was fulfilled is checked on files, on the record, or on what
   that API was asked. What leads up to a task (the work that ends in a question, the prompt that
   fails) is counted for nobody. Both ways meet the same script, each in a sandbox of its own; hosts that
-  Claude Code asks for by itself are denied before.
+  Claude Code may ask for by itself are denied before.
 - **Work takes {work} s** in the tasks in which something is waited for, and a turn ends with a dozen
   lines of text. Real work takes minutes: then our tools pay for one more `wait`, below 100 tokens,
   every 45 s, and keys for one more look every {poll} s.
@@ -175,8 +175,8 @@ a screen and keys alone, as a person would.
   they need its terminal.
 - **Reading pictures**: the same calls, but each look at the terminal costs what the screenshot costs
   that was taken at that moment, 1280 x 800; that depends on its size alone.
-- **Tokens**: 4 characters of text are one, arguments included; a picture is its width times its height
-  by 750 ([the rule]({source})).
+- **Tokens**: 4 characters of text are one, arguments included; a picture is its width times its height,
+  divided by 750 ([the rule]({source})).
   Newer models may count more, and the rules that a screen draws may count less. What the model thinks
   is not counted, nor that the whole conversation is read again with every call: to count that would
   favour the way with fewer calls.

@@ -142,6 +142,7 @@ def usage(used: AgentUsage) -> Json:
         "total": asdict(used.total),
         "cost": round(used.cost, _DECIMALS),
         "unpriced": list(used.unpriced),
+        "unpriced_cost": round(used.unpriced_cost, _DECIMALS),
         "turns": used.turns,
         "tool_calls": used.tool_calls,
         "turn": asdict(used.turn),

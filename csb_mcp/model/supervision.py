@@ -16,15 +16,17 @@ class AgentUsage:
     """What the agent used, by its transcripts: the sandbox's word; and what its proxy counted.
 
     ``cost`` is in US dollars by the price table; models in ``unpriced`` are not in it, so that it
-    is then the least that it can be. ``turns`` counts prompts that were submitted. ``turn`` is what
-    the last of them used so far, ``turn_cost`` its cost. ``counted``: what the egress proxy
-    saw, with requests that no transcript has; None if it counts nothing here. ``counted_cost`` is
-    its cost. What is bounded, or waited for, is the larger of the two.
+    is then the least that it can be; ``unpriced_cost`` is theirs, by the dearest price known.
+    ``turns`` counts prompts that were submitted. ``turn`` is what the last of them used so far,
+    ``turn_cost`` its cost. ``counted``: what the egress proxy saw, with requests that no transcript
+    has; None if it counts nothing here. ``counted_cost`` is its cost. What is bounded, or waited
+    for, is the larger of the two.
     """
 
     models: Mapping[str, ModelUsage] = field(default_factory=dict[str, ModelUsage])
     cost: float = 0.0
     unpriced: tuple[str, ...] = ()
+    unpriced_cost: float = 0.0
     turns: int = 0
     tool_calls: int = 0
     turn: ModelUsage = _NOTHING
@@ -44,8 +46,8 @@ class AgentUsage:
 
     @property
     def spent(self) -> float:
-        """US dollars, by who says more."""
-        return max(self.cost, self.counted_cost)
+        """US dollars, by who says more: what budgets go by, so not too little."""
+        return max(self.cost + self.unpriced_cost, self.counted_cost)
 
     @property
     def differs(self) -> bool:

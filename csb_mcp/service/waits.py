@@ -26,6 +26,7 @@ from csb_mcp.model import (
     PortOpen,
     QuestionAsked,
     Sandbox,
+    SandboxState,
     ScreenChanged,
     ScreenStable,
     TerminalIdle,
@@ -34,6 +35,7 @@ from csb_mcp.model import (
     TokensOver,
     TurnFinished,
 )
+from csb_mcp.service.agents.budgets import used_up
 from csb_mcp.service.agents.waits import AgentCondition, of_agent
 from csb_mcp.service.cursor import Cursor, frame_name, parse_cursor, parse_frame
 from csb_mcp.service.registry import Live, Registry, ended
@@ -77,7 +79,8 @@ class Waiter:
     async def run(self, until: Sequence[Condition], mode: str, timeout: float) -> list[Match]:
         """The conditions that came true by ``timeout`` (seconds).
 
-        Raises SandboxEnded if the wait can no longer be satisfied because sandboxes ended.
+        Raises Conflict if it waits for an agent that a budget paused, and SandboxEnded if it can no
+        longer be satisfied because sandboxes ended.
         """
         checked = [_compiled(condition) for condition in until]
         tasks = {
@@ -104,13 +107,16 @@ class Waiter:
             )
             if not done:
                 return found
+            fatal: BaseException | None = None
             for task in done:
                 if (error := task.exception()) is None:
                     found.append(task.result())
                 elif mode == "all" or not isinstance(error, SandboxEnded):
-                    raise error
+                    fatal = error
                 else:
                     failure = error
+            if fatal is not None and (mode == "all" or not found):
+                raise fatal
         if not found and failure is not None:
             raise failure
         return sorted(found, key=lambda match: (match.sandbox, match.index))
@@ -146,8 +152,15 @@ class Waiter:
         if isinstance(condition, EgressAsked):
             return await _asked(live, self._registry)
         if isinstance(condition, _OF_AGENTS):
-            return await of_agent(live, condition, since and since.turns)
+            return await of_agent(live, condition, since and since.turns, lambda: self._held(live))
         return await _evidence(live, condition, since and since.generation)
+
+    def _held(self, live: Live) -> str:
+        """The budget for which it is paused; empty if it is not, or for something else."""
+        record = self._registry.find(live.id)
+        if live.agent is None or record.state is not SandboxState.PAUSED:
+            return ""
+        return used_up(live.agent, record.spec.budget)
 
 
 class _Pattern:

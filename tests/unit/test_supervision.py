@@ -749,6 +749,9 @@ async def test_a_budget_warns_and_then_pauses(service: Manager, world: World) ->
     await eventually(lambda: registry(service).find(inside.id).warnings)
     (warning,) = (await service.get(inside.id)).warnings
     assert warning.startswith("paused: max_tokens 100, used 110; resume it with a higher")
+    with pytest.raises(Conflict, match="used up: max_tokens 100, used 110"):
+        await inside.waited(TurnFinished())
+    assert (await inside.waited(TokensOver(99))).satisfied
 
     with pytest.raises(Conflict, match="used up: max_tokens 100"):
         await service.resume(inside.id)
@@ -761,6 +764,15 @@ async def test_a_budget_warns_and_then_pauses(service: Manager, world: World) ->
     assert (await service.get(inside.id)).state is SandboxState.RUNNING
     inside.news.append(Transcript(messages=(message(90),)))
     await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
+
+
+async def test_who_waits_is_told_of_the_pause(service: Manager, world: World) -> None:
+    inside = await made(service, world, budget=Budget(max_tokens=100))
+    wait = asyncio.create_task(inside.waited(QuestionAsked(), timeout=20))
+    await asyncio.sleep(0.05)
+    inside.news.append(Transcript(messages=(message(110),)))
+    with pytest.raises(Conflict, match="it is paused, for its budget is used up: max_tokens"):
+        await asyncio.wait_for(wait, 5)
 
 
 async def test_a_last_turn_may_end(service: Manager, world: World) -> None:
@@ -776,11 +788,13 @@ async def test_a_last_turn_may_end(service: Manager, world: World) -> None:
 
 async def test_a_cost_that_is_not_known_is_said_so(service: Manager, world: World) -> None:
     inside = await made(service, world, budget=Budget(max_cost=0.001))
-    inside.news.append(Transcript(messages=(message(500, model="unheard-of"),)))
+    inside.news.append(Transcript(messages=(message(10, model="unheard-of"),)))
     await eventually(lambda: registry(service).find(inside.id).warnings)
     assert "unheard-of" in registry(service).find(inside.id).warnings[0]
+    usage = (await service.observe(inside.id, cursor=None)).usage
+    assert (usage.cost, usage.unpriced_cost) == (0.0, pytest.approx(10 * 75 / 1e6))
     assert registry(service).find(inside.id).state is SandboxState.RUNNING
-    inside.news.append(Transcript(messages=(message(100),)))
+    inside.news.append(Transcript(messages=(message(10, model="unheard-of"),)))
     await eventually(lambda: registry(service).find(inside.id).state is SandboxState.PAUSED)
 
 

@@ -68,6 +68,7 @@ class Ledger:
     ) -> None:
         books = books or Books()
         self._prices = prices
+        self._dearest = max((*prices.values(), *PRICES.values()), key=lambda price: price.output)
         self.counted = counted
         self._models = dict(books.models)
         self._turn = dict(books.turn)
@@ -107,11 +108,17 @@ class Ledger:
         priced = ((used, price_of(name, self._prices)) for name, used in book.items())
         return sum(cost(used, price) for used, price in priced if price is not None)
 
+    def _unpriced_cost(self, book: Mapping[str, ModelUsage]) -> float:
+        """Of what has no price, by the dearest that is known."""
+        unpriced = (used for name, used in book.items() if price_of(name, self._prices) is None)
+        return sum(cost(used, self._dearest) for used in unpriced)
+
     def _counted_cost(self, counted: Counted) -> float:
-        """What was only estimated may have been the dearest."""
-        priced = (price_of(name, self._prices) for name in counted.models)
-        dearest = max((price.output for price in priced if price is not None), default=0.0)
-        return self._cost(counted.models) + counted.estimated * dearest / _MILLION
+        """What has no price, or was only estimated, may have been the dearest."""
+        known = self._cost(counted.models) + self._unpriced_cost(counted.models)
+        priced = (price_of(name, self._prices) or self._dearest for name in counted.models)
+        dearest = max((price.output for price in priced), default=0.0)
+        return known + counted.estimated * dearest / _MILLION
 
     @property
     def usage(self) -> AgentUsage:
@@ -124,6 +131,7 @@ class Ledger:
             models=models,
             cost=self._cost(self._models),
             unpriced=tuple(unpriced),
+            unpriced_cost=self._unpriced_cost(models),
             turns=max(self.by_hook, self.by_transcript),
             tool_calls=self._tool_calls,
             turn=sum(self._turn.values(), _NOTHING),

@@ -160,6 +160,7 @@ class Supervisor(Core):
             # Whatever was told: a daemon may have died between that and this.
             if full and record.state is SandboxState.RUNNING:
                 await self._acts.pause(live.id)
+                watch.news.beat()  # for whoever waits for what cannot come now
                 await self._acts.warn(
                     live.id, f"paused: {words}; resume it with a higher {name}, or stop it"
                 )
@@ -177,6 +178,6 @@ class Supervisor(Core):
         if budget.max_cost is not None and watch.usage.unpriced:
             await self._acts.warn(
                 live.id,
-                f"max_cost does not hold for model {watch.usage.unpriced[0]}: "
-                "the settings have no price of it",
+                f"the settings have no price of model {watch.usage.unpriced[0]}: "
+                "max_cost goes by the dearest that is known",
             )

@@ -1,6 +1,7 @@
 """What can be waited for of an agent."""
 
 import time
+from collections.abc import Callable
 from typing import assert_never
 
 from csb_mcp.errors import Conflict
@@ -34,8 +35,14 @@ def watch_of(live: Live) -> AgentWatch:
     return live.agent
 
 
-async def of_agent(live: Live, condition: AgentCondition, turns: int | None) -> str:
-    """Wait until it is true; gives the evidence. ``turns``: that had ended at the cursor."""
+async def of_agent(
+    live: Live, condition: AgentCondition, turns: int | None, held: Callable[[], str]
+) -> str:
+    """Wait until it is true; gives the evidence. ``turns``: that had ended at the cursor.
+
+    ``held`` tells of the budget for which it is paused, if it is: then nothing can come true, and
+    this raises Conflict.
+    """
     watch = watch_of(live)
     # A daemon that was killed may have known of one that was not kept.
     base = watch.view.finished if turns is None else min(turns, watch.view.finished)
@@ -43,6 +50,12 @@ async def of_agent(live: Live, condition: AgentCondition, turns: int | None) -> 
         seen = watch.news.count  # before the look
         if (found := _holds(watch, condition, base)) is not None:
             return found
+        if budget := held():
+            raise Conflict(
+                f"it is paused, for its budget is used up: {budget}",
+                sandbox=live.id,
+                hint="resume it with a higher one, or stop it",
+            )
         await watch.news.beyond(seen)
 
 

@@ -162,6 +162,7 @@ SCHEMAS: Mapping[str, Json] = {
             "total": _TOKENS,
             "cost": {**NUMBER, "description": "US dollars, by the price table"},
             "unpriced": {**STRINGS, "description": "Models that are not in cost"},
+            "unpriced_cost": {**NUMBER, "description": "Theirs, by the dearest price known"},
             "turns": INTEGER,
             "tool_calls": INTEGER,
             "turn": _TOKENS,

@@ -56,7 +56,8 @@ proves it, or what the screen then shows.
 by max_cost, max_tokens or max_turns.
 3. wait for any of [{"question": true}, {"turn_finished": true}, {"agent_state": "error"}, \
 {"exited": true}], with the newest cursor. It costs nothing meanwhile: no polling, no screenshots. \
-Not satisfied after 45 s, it works: wait again with the cursors you got.
+Not satisfied after 45 s, it works: wait again with the cursors you got. An error that it is \
+paused: a budget is used up; resume it with a higher one, or stop it.
 4. A question: observe has it with its id and options. Allow by answer what the goal needs and no \
 more; prefer once to always. What cannot be undone is for the user to decide. Where sources \
 dispute its state, read_terminal tells.

@@ -41,7 +41,7 @@ CREATE = Definition(
         "backend": choice(("bubblewrap",), default="bubblewrap"),
         "agent": choice(decode.AGENTS, default=decode.DEFAULT_AGENT),
         "command": described(STRINGS, 'Program and arguments, for agent "command"'),
-        "network": choice(NETWORKS, description="Default allowlist; for shell none"),
+        "network": choice(NETWORKS, description="Default allowlist; shell, command: none"),
         "workspace": choice(decode.WORKSPACES, default="direct"),
         "geometry": described(STRING, "Of the display", default=str(DEFAULT_GEOMETRY)),
         "gl": {**BOOLEAN, "default": False},
@@ -82,7 +82,7 @@ CREATE = Definition(
         "network": "`none`: loopback, nothing else. `allowlist`: the hosts that are allowed, by a "
         "proxy; others are asked for. `full`: the internet, but neither this host nor private "
         "ranges. `host`: this host's own network, if the settings allow it. By default "
-        "`allowlist` for `claude`, or with `allow_hosts` or `secrets`; else `none`",
+        "`allowlist` for `claude` and `codex`, or with `allow_hosts` or `secrets`; else `none`",
         "workspace": "The project itself, its [protected paths](security.md#protected-paths) "
         "read-only",
         "geometry": "Size of the display, 64x64 to 7680x4320",
@@ -93,7 +93,8 @@ CREATE = Definition(
         "ttl": "The sandbox is stopped so long after its creation: seconds, or `30m`, `2h`, `1d`",
         "idle_timeout": "It is stopped after so long without output, input or a running command",
         "max_tokens": "Of the agent, all kinds together: an event at 80 %, at 100 % it is paused",
-        "max_cost": "US dollars, by the [price table](settings.md#prices); likewise",
+        "max_cost": "US dollars, by the [price table](settings.md#prices), where it lacks a "
+        "model by its dearest; likewise",
         "max_turns": "It is paused after so many turns",
         "env": "Environment variables for the payload, at most 64 KiB. They never stand in an "
         "argument list",

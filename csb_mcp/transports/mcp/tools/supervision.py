@@ -61,10 +61,10 @@ def _question(asked: Question) -> str:
 
 def _used(usage: AgentUsage) -> str:
     total = usage.total
-    least = " at least" if usage.unpriced else ""
+    most = f" to ${usage.cost + usage.unpriced_cost:.4f}" if usage.unpriced else ""
     return (
         f"used: {total.total} tokens ({total.input} in, {total.output} out), "
-        f"{usage.turns} turns, {usage.tool_calls} tool calls,{least} ${usage.cost:.4f}"
+        f"{usage.turns} turns, {usage.tool_calls} tool calls, ${usage.cost:.4f}{most}"
         + _counted(usage)
     )
 
