@@ -15,6 +15,9 @@ LIMIT = 1024**2
 FILES = 1000
 """More are not looked at."""
 
+NAMES = 20_000
+"""More are not listed, in a home that may be made to have any number."""
+
 
 @dataclass(slots=True)
 class _File:
@@ -38,10 +41,13 @@ class GrowingLines:
         self._paths = paths
         self._marks = marks
         self._files: dict[str, _File] = {}
+        self._room = NAMES
+        self.more = False
+        """Whether the last look read anything, of interest or not: there may be more."""
 
     def new(self) -> Iterator[tuple[str, bytes]]:
         """Path and line, of :data:`LIMIT` bytes at most; the rest comes with the next look."""
-        left = LIMIT
+        left, self.more, self._room = LIMIT, False, NAMES
         grown = sorted(self._grown(), key=lambda item: item[0])  # the one that is huge comes last
         for size, path in grown:
             if left <= 0:
@@ -52,14 +58,21 @@ class GrowingLines:
             except OSError:
                 continue
             left -= len(data)
+            before = self._files[path].offset
             yield from ((path, line) for line in self._split(self._files[path], data))
+            self.more |= self._files[path].offset > before
 
     def names(self, folder: str, limit: int) -> list[str]:
-        """Of what is in a folder, at most ``limit``; none if it is no folder."""
+        """Of what is in a folder, at most ``limit``; none if it is no folder.
+
+        Of all folders no more than :data:`NAMES` in one look.
+        """
         try:
-            return names_in(self._home, folder, limit)
+            found = names_in(self._home, folder, min(limit, self._room)) if self._room else []
         except (OSError, ValueError):
             return []
+        self._room -= len(found)
+        return found
 
     def _grown(self) -> Iterator[tuple[int, str]]:
         """Files that have more than was read, with how much more."""

@@ -155,14 +155,14 @@ def sandbox_spec(values: object) -> SandboxSpec:
     allow_hosts = fields.get("allow_hosts", hosts, ())
     secrets = fields.get("secrets", secret_names, ())
     task = fields.get("task", non_empty, None)
-    by_proxy = "allow_hosts" if allow_hosts else "secrets" if secrets else ""
+    usual = "allowlist" if secrets or agent in WITH_HOSTS else "none"
     return SandboxSpec(
         project_dir=fields.need("project_dir", project),
         name=fields.get("name", name, None),
         backend=fields.get("backend", name, "bubblewrap"),
         agent=agent,
         command=command,
-        network=_network(fields, by_proxy, "allowlist" if agent in WITH_HOSTS else "none"),
+        network=_network(fields, usual, by_proxy=bool(allow_hosts)),
         workspace=fields.get("workspace", one_of(WORKSPACES), "direct"),
         geometry=fields.get("geometry", geometry, DEFAULT_GEOMETRY),
         gl=fields.get("gl", truth, False),
@@ -195,13 +195,13 @@ def resume(values: object) -> Resume:
     return Resume(fields.need("sandbox", reference), _budget(fields))
 
 
-def _network(fields: Fields, by_proxy: str, usual: str) -> str:
-    """``by_proxy``: the argument, if any, that needs the egress proxy."""
+def _network(fields: Fields, usual: str, *, by_proxy: bool) -> str:
+    """With ``by_proxy`` hosts were given. (Which secrets need a proxy, the settings know.)."""
     found = fields.get("network", network, "allowlist" if by_proxy else usual)
     if by_proxy and found != "allowlist":
         raise InvalidInput(
             f'network "{found}" has no proxy for them',
-            field=by_proxy,
+            field="allow_hosts",
             hint='Leave network out, or give network="allowlist"',
         )
     return found

@@ -150,8 +150,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """What a look at the transcripts found that is new. ``prompts``: submitted since."""
+    """What a look at the transcripts found that is new. ``prompts``: submitted since.
+
+    ``more``: something was read, whether it meant anything or not, so the next look may find more.
+    """
 
     messages: tuple[Message, ...] = ()
     prompts: tuple[str, ...] = ()
     faults: tuple[AgentFault, ...] = field(default_factory=tuple[AgentFault, ...])
+    more: bool = False

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CsbError
-from csb_mcp.model import Region, Sandbox, SandboxState
+from csb_mcp.model import Region, Sandbox, SandboxState, kept_with
 from csb_mcp.service.agents.queue import GONE, give_up
 from csb_mcp.service.core import Core
 from csb_mcp.service.creation import Pieces
@@ -47,12 +47,18 @@ class Ender(Core):
             await self._ask_to_end(live)
         await live.terminal.kill(asyncio.get_running_loop().time() + patience)
         await self._last(live)
+        counted = None if live.gate is None else live.gate.counted
         await live.close()
         await live.enclosure.remove()
         await self._pieces.keeper.remove_runtime(live.folders)
         record = self._registry.find(live.id)
         ended = replace(
-            record, state=state, reason=reason, exit_status=status, ended_at=time.time()
+            record,
+            state=state,
+            reason=reason,
+            exit_status=status,
+            ended_at=time.time(),
+            counted=record.counted if counted is None else kept_with(record.counted, counted),
         )
         await self._registry.put_ended(ended)
         del self._registry.live[live.id]

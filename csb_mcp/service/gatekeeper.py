@@ -39,6 +39,7 @@ _STABLE_SECONDS = 30.0  # one that lived so long has not failed because of its s
 _OPEN_SECONDS = 10.0
 _LAST_TIME = 2.0**36  # some two thousand years on
 _KEEP_SECONDS = 5.0  # between two writes of what was used
+_OTHER_SECONDS = 0.2  # and where it is another proxy that counts
 _PROGRAM = 64  # characters of a program's name
 
 Warn = Callable[[str, str], Awaitable[None]]
@@ -118,7 +119,7 @@ class Gatekeeper:
                 record = replace(record, counted=kept)
                 self._registry.remember(record)
             other = before is None or before.run != kept.run
-            if other or time.monotonic() - live.kept_at > _KEEP_SECONDS:
+            if time.monotonic() - live.kept_at > (_OTHER_SECONDS if other else _KEEP_SECONDS):
                 live.kept_at = time.monotonic()
                 await self._kept(self._registry.put(record), live)
         if live.agent is not None:

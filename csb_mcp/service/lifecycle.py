@@ -98,6 +98,7 @@ class Lifecycle(Core):
         """After a start of the daemon: take up what an earlier one left."""
         await self._supervisor.restore()
         await self._restart.run()
+        await self._supervisor.tell_of_lost()
         self._sampler.start()
 
     @property

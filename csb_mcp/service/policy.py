@@ -44,7 +44,8 @@ def check_spec(
         raise Forbidden(
             f"the settings allow at most {settings.max_network!r}",
             field="network",
-            hint="max_network in the settings bounds it",
+            hint="max_network in the settings bounds it; if you did not ask for it, its agent "
+            'needs it: give network="none", or agent="shell"',
         )
     _check_way_out(spec, settings)
 

@@ -22,6 +22,7 @@ from csb_mcp.service.agents.prompts import (
     settled,
     submit,
 )
+from csb_mcp.service.agents.queue import GONE, give_up
 from csb_mcp.service.agents.waits import watch_of
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.calls import answering, finish
@@ -72,6 +73,8 @@ class Supervision(Console):
         async with answering(live):
             cursor = self._cursor(live, await live.terminal.rows(None))
         await finish(watch.queue.put(text))
+        if live.ended.is_set():  # meanwhile: who gave up the others did not see it
+            await give_up(self._events, self._registry.store, live.id, GONE)
         return PromptSent(proof="", retried=False, cursor=cursor, waited=0.0, queued=True)
 
     async def _usage_of(self, record: Sandbox) -> AgentUsage:

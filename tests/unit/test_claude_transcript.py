@@ -174,8 +174,10 @@ def test_a_file_that_is_another_is_read_anew(home: Home, how: str) -> None:
 
 def test_a_line_that_is_too_long_is_passed_over(home: Home) -> None:
     home.add(line("long", text("x" * (3 * LIMIT))), line("b", text("y")))
-    messages = [one for _ in range(6) for one in home.reader.read().messages]
-    assert [one.id for one in messages] == ["b"]
+    found = [home.reader.read() for _ in range(6)]
+    assert [one.id for each in found for one in each.messages] == ["b"]
+    # While it is passed over there is more to come, though nothing was found.
+    assert [one.more for one in found] == [True, True, True, True, False, False]
 
 
 def test_one_look_reads_a_mebibyte(home: Home) -> None:

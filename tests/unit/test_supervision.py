@@ -28,8 +28,10 @@ from csb_mcp.model import (
     Budget,
     Condition,
     CostOver,
+    Counted,
     Message,
     ModelUsage,
+    Observation,
     Problem,
     QuestionAsked,
     SandboxSpec,
@@ -602,18 +604,21 @@ async def test_what_it_is_started_with(world: World, tmp_path: Path) -> None:
         assert seed.files["fake.json"].endswith(b" mine")
 
 
+KEY = "long-enough"
 FAKE, OTHER = FakeAgent(), Secret(host="h.example", variable="OTHER", environment="OTHER")
 
 
 @pytest.mark.parametrize(
     ("environ", "secrets", "found"),
     [
-        ({"FAKE_KEY": "k"}, {}, {"FAKE_KEY": "FAKE_KEY"}),
-        ({"FAKE_KEY": "k"}, {"x": OTHER}, {"FAKE_KEY": "FAKE_KEY", "x": "OTHER"}),
+        ({"FAKE_KEY": KEY}, {}, {"FAKE_KEY": "FAKE_KEY"}),
+        ({"FAKE_KEY": KEY}, {"x": OTHER}, {"FAKE_KEY": "FAKE_KEY", "x": "OTHER"}),
         ({"FAKE_KEY": ""}, {}, {}),
-        ({"OTHER": "k"}, {}, {}),
-        ({"FAKE_KEY": "k", "FAKE_BASE_URL": "https://elsewhere.example"}, {}, {}),
-        ({"FAKE_KEY": "k"}, {"x": replace(OTHER, variable="FAKE_KEY")}, {"x": "FAKE_KEY"}),
+        ({"FAKE_KEY": "short"}, {}, {}),
+        ({"FAKE_KEY": KEY + "\nX: y"}, {}, {}),
+        ({"OTHER": KEY}, {}, {}),
+        ({"FAKE_KEY": KEY, "FAKE_BASE_URL": "https://elsewhere.example"}, {}, {}),
+        ({"FAKE_KEY": KEY}, {"x": replace(OTHER, variable="FAKE_KEY")}, {"x": "FAKE_KEY"}),
     ],
 )
 def test_a_key_of_the_daemons_own(
@@ -1037,6 +1042,34 @@ async def test_a_subscriber_is_told_what_it_does_and_uses(service: Manager, worl
         release()
         leave()
     await eventually(lambda: updates.tasks == 0)
+
+
+async def test_what_only_the_proxy_saw_is_told_of_and_not_looked_for_without_end(
+    service: Manager, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = await made(service, world)
+    looks, observe = list[str](), service.observe
+
+    async def counted(sandbox: str, *, cursor: str | None) -> Observation:
+        looks.append(sandbox)
+        return await observe(sandbox, cursor=cursor)
+
+    monkeypatch.setattr(service, "observe", counted)
+    updates, told = Updates(service), list[ServerEvent]()
+    uri = f"csb://sandbox/{inside.id}/agent"
+    leave, release = updates.subscribe(told.append), await updates.watch(uri)
+    try:
+        await eventually(lambda: bool(looks))
+        await asyncio.sleep(0.6)
+        told.clear()
+        inside.watch.count(Counted(models={"m": ModelUsage(input=500)}), 0)
+        await eventually(lambda: ResourceUpdated(uri) in told)
+        looks.clear()
+        await asyncio.sleep(1.2)
+        assert len(looks) <= 3
+    finally:
+        release()
+        leave()
 
 
 async def test_a_shell_has_no_agent_to_follow(service: Manager, world: World) -> None:

@@ -320,7 +320,7 @@ async def test_one_that_was_typed_is_not_typed_again(world: World) -> None:
         assert later.terminal.typed == ["next", "<Enter>"]
         await asyncio.sleep(0.1)
         (failed,) = await told(later, "prompt_failed")
-        assert "the daemon ended while it was typed" in failed.data["reason"]
+        assert "nothing shows it submitted" in failed.data["reason"]
         assert len(await told(later, "prompt_submitted")) == 1
 
 
@@ -426,3 +426,31 @@ async def test_an_old_fault_is_none_of_today(world: World) -> None:
         await eventually(lambda: later.watch.view.fault is not None)
         assert later.watch.view.fault is not None
         assert later.watch.view.fault.kind == "rate_limit"
+
+
+async def test_a_look_that_finds_nothing_is_not_the_end_of_what_was_before(world: World) -> None:
+    """A line that is too long to be read, say: what stands behind it was counted already."""
+    async with world.service() as service:
+        inside = await made(service, world)
+        inside.news.append(Transcript(messages=(message(100),)))
+        await eventually(lambda: inside.watch.usage.total.total == 100)
+        await kept(inside)
+    inside.news.extend([Transcript(more=True), Transcript(messages=(message(100),), more=True)])
+    async with again(world, inside) as later:
+        assert later.watch.usage.total.total == 100
+
+
+async def test_a_pause_while_it_is_typed_fails_no_queued_prompt(world: World) -> None:
+    async with world.service() as service:
+        inside = await queued(service, world, "go on")
+        inside.terminal.show("ready")
+        await eventually(lambda: "<Enter>" in inside.terminal.typed)
+        await service.pause(inside.id)
+        await asyncio.sleep(1.0)  # longer than a proof may take
+        assert not await told(inside, "prompt_failed")
+        await service.resume(inside.id)
+        inside.hook("prompt", text="go on")
+        await eventually(lambda: len(inside.watch.queue) == 0)
+        await asyncio.sleep(0.1)
+        assert len(await told(inside, "prompt_submitted")) == 1
+        assert not await told(inside, "prompt_failed")

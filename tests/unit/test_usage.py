@@ -67,11 +67,12 @@ def read(
     status: int = 200,
     method: bytes = b"POST",
     target: bytes = MESSAGES,
+    host: str = "api.anthropic.com",
     step: int = 1 << 16,
     whole: bool = True,
 ) -> dict[str, Any]:
     """What stands to be told after that answer."""
-    reading = Reading(tally, method, target)
+    reading = Reading(tally, method, target, host)
     reading.sent = 400
     reading.begin(status, kind)
     for at in range(0, len(body), step):
@@ -94,7 +95,7 @@ def test_a_stream_of_messages(tally: Tally, step: int) -> None:
 
 
 def test_its_input_is_counted_as_soon_as_it_is_told(tally: Tally) -> None:
-    reading = Reading(tally, b"POST", MESSAGES)
+    reading = Reading(tally, b"POST", MESSAGES, "api.anthropic.com")
     reading.begin(200, EVENTS)
     reading.feed(events({"type": "message_start", "message": message()}))
     told: Any = tally.message()["used"]
@@ -164,7 +165,7 @@ def test_what_is_not_understood_is_said_and_estimated(
 
 
 def test_memory_is_bounded(tally: Tally) -> None:
-    reading = Reading(tally, b"POST", MESSAGES)
+    reading = Reading(tally, b"POST", MESSAGES, "api.anthropic.com")
     reading.begin(200, EVENTS)
     for _ in range(40):
         reading.feed(b"x" * 65536)
@@ -192,7 +193,7 @@ def test_once_all_is_told_it_may_be_left(tally: Tally) -> None:
 
 
 def test_a_request_that_is_left_before_the_answer_is_not_nothing(tally: Tally) -> None:
-    reading = Reading(tally, b"POST", MESSAGES)
+    reading = Reading(tally, b"POST", MESSAGES, "api.anthropic.com")
     reading.sent = 4000
     reading.end(whole=False)
     told: Any = tally.message()["used"]
@@ -360,3 +361,8 @@ def test_one_may_be_ahead_while_an_answer_is_under_way_but_not_for_ever() -> Non
     for second in range(int(LONGEST_SECONDS)):
         assert comparison.look(used(9000, 18000 + second), 0, 200.0 + second) is None
     assert comparison.look(used(9000, 20000), 1, 200.0 + LONGEST_SECONDS) is not None
+
+
+def test_what_a_gateway_has_below_api_is_paid_for(tally: Tally) -> None:
+    told = read(tally, b"?", kind=JSON, target=b"/api/v1/messages", host="gate.example")
+    assert (told["uncounted"], told["estimated"]) == (1, 100)

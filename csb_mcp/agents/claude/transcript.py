@@ -52,6 +52,7 @@ class ClaudeTranscripts:
             messages=tuple(found.messages),
             prompts=tuple(found.prompts),
             faults=tuple(found.faults),
+            more=self._lines.more,
         )
 
     def close(self) -> None:

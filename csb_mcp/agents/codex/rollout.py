@@ -64,6 +64,7 @@ class Rollouts:
             messages=tuple(found.messages),
             prompts=tuple(found.prompts),
             faults=tuple(found.faults),
+            more=self._lines.more,
         )
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """Secrets on the daemon's side: read, stood in for, and handed to the proxy, not to a sandbox.
 
 A sandbox with secrets has in ``folders.gate``: ``authority.pem`` (trusted inside),
-``authority.key`` and ``placeholders.json`` (name of a secret to its placeholder). No value is ever
-written anywhere; each is read anew when a proxy needs it. Those that the settings want inside go
-into the payload's environment instead, and no proxy knows them.
+``authority.key`` and ``placeholders.json`` (name of a secret to its placeholder). No value that
+a proxy puts in is ever written anywhere; each is read anew when it is needed. Those that the
+settings want inside go into the payload's environment instead, and no proxy knows them.
 """
 
 import asyncio
@@ -94,6 +94,9 @@ class Secrets:
         if not names:
             return None
         chosen = {name: known[name] for name in names if name in known}
+        if not chosen:
+            _log.warning("sandbox %s: the settings have none of its secrets any more", sandbox.id)
+            return {"do": "secrets", "secrets": [], "authorities": {}}
         message = await asyncio.to_thread(_message, sandbox, folders, names, chosen)
         hosts = {secret.host for secret in chosen.values() if self._apis.has(secret)}
         return {**message, "counted": sorted(hosts)} if hosts else message

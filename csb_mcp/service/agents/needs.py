@@ -1,6 +1,7 @@
 """What a sandbox is given because of the agent in it: hosts, a key, its first prompt."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from csb_mcp.service.registry import Live
 
 _log = logging.getLogger(__name__)
 READY_SECONDS = 30.0
+_USABLE = re.compile(r"[!-~]{8,4096}")
 
 
 def with_own_keys(
@@ -32,6 +34,9 @@ def with_own_keys(
         if named.intersection(agent.key_variables) or elsewhere.intersection(environ) or not hosts:
             continue
         for name in variables:
+            if not _USABLE.fullmatch(environ[name]):
+                _log.warning("%s of the daemon's environment is no key that can be put in", name)
+                continue
             _log.info("%s of the daemon's environment is put in for %s", name, hosts[0])
             found[name] = Secret(host=hosts[0], variable=name, environment=name)
     return replace(settings, secrets={**found, **settings.secrets})

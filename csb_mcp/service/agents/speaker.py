@@ -53,13 +53,24 @@ async def _typed(live: Live, watch: AgentWatch, prompt: QueuedPrompt, runs: Runs
     if not runs():
         raise Conflict("it is paused, and was not resumed for a day", sandbox=live.id)
     await until_ready(live, watch, 0)  # or it says why not
-    await watch.queue.mark(prompt, watch.proof.written)
-    source, _ = await submit(live, watch, prompt.text)
+    written = watch.proof.written
+    await watch.queue.mark(prompt, written)
+    try:
+        source, _ = await submit(live, watch, prompt.text)
+    except PromptNotSubmitted:
+        if runs():
+            raise
+        # It was paused while that was typed, and reads it when it is resumed.
+        watch.proof.expect(prompt.text, written)
+        return await _found(live, watch, prompt, runs)
     return source
 
 
 async def _found(live: Live, watch: AgentWatch, prompt: QueuedPrompt, runs: Runs) -> Source:
-    """One that an earlier daemon typed. If it stands in the input line still, Enter submits it."""
+    """One that was typed, by an earlier daemon or before a pause.
+
+    If it stands in the input line still, Enter submits it.
+    """
     await watch.caught_up.wait()
     while not runs():
         await watch.news.beyond(watch.news.count)
@@ -75,7 +86,7 @@ async def _found(live: Live, watch: AgentWatch, prompt: QueuedPrompt, runs: Runs
     finally:
         watch.proof.forget()
     raise PromptNotSubmitted(
-        "the daemon ended while it was typed, and nothing shows it submitted",
+        "the daemon ended, or it was paused, while it was typed; nothing shows it submitted",
         sandbox=live.id,
         hint=await last_rows(live),
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from csb_mcp.config import Settings
-from csb_mcp.errors import CsbError
+from csb_mcp.errors import CsbError, NotFound
 from csb_mcp.lib.safe_open import open_folder
 from csb_mcp.model import Budget, QueuedPrompt, Sandbox, SandboxState
 from csb_mcp.ports import Agent
@@ -19,7 +19,7 @@ from csb_mcp.service.agents.budgets import told as told_of
 from csb_mcp.service.agents.chronicle import Chronicle
 from csb_mcp.service.agents.comparison import Comparison
 from csb_mcp.service.agents.memory import Memory, as_text, from_text
-from csb_mcp.service.agents.queue import Queue
+from csb_mcp.service.agents.queue import GONE, Queue, give_up
 from csb_mcp.service.agents.speaker import speak
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.core import Core
@@ -62,6 +62,13 @@ class Supervisor(Core):
         self._memories = await self._registry.store.memories()
         for prompt in await self._registry.store.prompts():
             self._prompts.setdefault(prompt.sandbox, []).append(prompt)
+
+    async def tell_of_lost(self) -> None:
+        """Of prompts whose sandbox ended as the daemon did. Once all records are known."""
+        for sandbox in self._prompts:
+            with contextlib.suppress(NotFound):
+                if self._registry.find(sandbox).state.ended:
+                    await give_up(self._events, self._registry.store, sandbox, GONE)
 
     def watches(self, live: Live, sandbox: Sandbox) -> list[Coroutine[Any, Any, None]]:
         """Give ``live`` its watch; what is to run as long as it lives. None for a plain command."""

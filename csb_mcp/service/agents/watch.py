@@ -200,7 +200,7 @@ class AgentWatch:
         async with self._reading:
             for _ in range(_READS if self.caught_up.is_set() else _FIRST_READS):
                 found = await to_its_end(lambda: read_of(self._transcripts))
-                if not (found.messages or found.prompts or found.faults):
+                if not (found.more or found.messages or found.prompts or found.faults):
                     break
                 self._take_transcript(found)
             self._judge.caught_up()

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from csb_mcp.errors import Conflict, CsbError, NotFound, SandboxEnded
-from csb_mcp.model import MAX_WAIT, Region, ScreenChanged, TerminalText, TokensOver
+from csb_mcp.errors import CsbError, NotFound, SandboxEnded
+from csb_mcp.model import MAX_WAIT, AgentState, Region, ScreenChanged, TerminalText, TokensOver
 from csb_mcp.ports import SandboxService
 
 log = logging.getLogger(__name__)
@@ -75,21 +75,28 @@ async def follow_agent(
 
     async def step() -> None:
         nonlocal used
-        seen = (await service.observe(sandbox, cursor=None)).usage.total.total
+        found = await service.observe(sandbox, cursor=None)
+        if found.agent.state is AgentState.NONE:
+            raise _Over
+        seen = found.usage.tokens  # by what the condition goes, or it would be true at once
         before, used = used, seen  # before telling: what is used from now on is told of again
         if before not in (-1, seen):
             changed()
-            await asyncio.sleep(pause)
+        await asyncio.sleep(pause)
         await service.wait([sandbox], [TokensOver(used)], mode="any", timeout=MAX_WAIT, cursor={})
 
     await _until_end(sandbox, step)
+
+
+class _Over(Exception):
+    """There is nothing to watch."""
 
 
 async def _until_end(sandbox: str, step: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await step()
-        except (SandboxEnded, NotFound, Conflict):
+        except (SandboxEnded, NotFound, _Over):
             return
         except CsbError as error:
             log.debug("sandbox %s cannot be watched, trying again: %s", sandbox, error)

@@ -183,7 +183,9 @@ class _Relay:
         return answer.last or not request.done
 
     def _reading(self, request: Request) -> Reading | None:
-        return self._tally and Reading(self._tally, request.method, request.target)
+        return self._tally and Reading(
+            self._tally, request.method, request.target, self._entry.host
+        )
 
     def _count(self, request: Request, answer: Answer) -> None:
         """Also what has come and the sandbox did not take any more."""

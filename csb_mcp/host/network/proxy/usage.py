@@ -16,6 +16,7 @@ _MOST_TOKENS = 10**12
 _PLACES = ((), ("message",), ("response",), ("response", "body"), ("result", "message"))
 _TEXTS = ("text", "thinking", "partial_json")
 _FREE = (b"/v1/messages/count_tokens", b"/v1/responses/input_tokens")
+_ANTHROPIC = "api.anthropic.com"
 _NOTHING = (0,) * len(KINDS)
 Object = dict[str, object]
 
@@ -23,12 +24,12 @@ Object = dict[str, object]
 class Reading:
     """Of one request's answer. :meth:`end` is called once, whatever comes of it.
 
-    ``sent``: bytes of the request's body so far.
+    ``host``: whom it was asked. ``sent``: bytes of the request's body so far.
     """
 
-    def __init__(self, tally: Tally, method: bytes, target: bytes) -> None:
+    def __init__(self, tally: Tally, method: bytes, target: bytes, host: str) -> None:
         self._tally = tally
-        self._asks = method == b"POST" and not _is_free(target)
+        self._asks = method == b"POST" and not _is_free(target, host)
         self.sent = self._received = self._text = 0
         self._begun = self._failed = self._whole_json = self._lost = self._passing = False
         self._found = self._last = self._twice = False
@@ -138,11 +139,12 @@ class Reading:
             self._tally.add(self._model, more)
 
 
-def _is_free(target: bytes) -> bool:
+def _is_free(target: bytes, host: str) -> bool:
     """What uses no model. Any other spelling of its path is taken for one that does."""
     path = target.partition(b"?")[0]
     plain = b"%" not in path and b"//" not in path and b"/." not in path
-    return plain and (path in _FREE or path.startswith(b"/api/"))
+    # Of a gateway, all that it has may lie below that.
+    return plain and (path in _FREE or (host == _ANTHROPIC and path.startswith(b"/api/")))
 
 
 def _said(delta: object) -> int:
