@@ -15,6 +15,8 @@ from PIL import Image
 from tests.integration.test_mcp_life import Station, call, station
 from tests.support.sandboxes import project_in
 
+pytestmark = pytest.mark.once
+
 __all__ = ["station"]
 
 TEXT = 'aB~é中😀ß{}|"日本'

@@ -29,6 +29,8 @@ from csb_mcp.lib.xauth import PROTOCOL, new_cookie, unpack_wild
 from csb_mcp.model import Folders, Frame, Geometry, Region
 from tests.conftest import User
 
+pytestmark = pytest.mark.once
+
 SMALL = Geometry(640, 480)
 USUAL = Geometry(1280, 800)
 

@@ -16,6 +16,8 @@ from csb_mcp.errors import DeadlineExceeded, HelperFailed, InvalidInput, Sandbox
 from tests.conftest import User
 from tests.support.launched import DEADLINE, Host, Launched, launched
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def host(short_dir: Path, user: User) -> Host:

@@ -14,6 +14,8 @@ from tests.support.mcp_peer import eventually, greeted
 from tests.support.mcp_subscriber import LISTED, UPDATED, Subscriber
 from tests.support.sandboxes import create, type_line
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def updates(app: App) -> Updates:

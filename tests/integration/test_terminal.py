@@ -25,6 +25,8 @@ from csb_mcp.lib.processes import ProcessHandle, descendants
 from csb_mcp.model import Folders, Launch, Rows
 from tests.conftest import User
 
+pytestmark = pytest.mark.once
+
 REPOSITORY = Path(__file__).parents[2]
 IDLE = Launch(("/bin/sleep", "1000"))
 RAW_TO = "stty raw -echo; echo ready; exec cat >"  # a program that takes every byte as it comes

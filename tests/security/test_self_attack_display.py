@@ -9,6 +9,8 @@ from csb_mcp.model import Outcome
 from tests.support.attacked import Edit, alter, attack, broken, display, repository, row
 from tests.support.launched import Host, launched
 
+pytestmark = pytest.mark.once
+
 BOTH = "display-server window-manager"
 
 

@@ -20,6 +20,8 @@ from csb_mcp.host.attack.table import Attack
 from csb_mcp.lib import seccomp
 from tests.support.attacked import SHIPPED
 
+pytestmark = pytest.mark.once
+
 MACHINE = platform.machine()
 ARGUMENTS = {  # a constant of the filter: what is put in its place, and a call that passes then
     "_NEW_NAMESPACES": {
