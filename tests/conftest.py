@@ -22,7 +22,7 @@ from tests.reaper import command_line
 
 IN_CI = bool(os.environ.get("CI"))
 UNUSED_UID = 65533  # no account has it on Debian, and none is needed: bwrap, tmux and Xvfb run so
-GRACE = float(os.environ.get("CSB_TEST_GRACE", "5"))  # seconds to end in, after the last test
+GRACE = float(os.environ.get("CSB_TEST_GRACE", "8"))  # seconds to end in, after the last test
 SPARE_DESCRIPTORS = 2  # libraries open one now and then on first use (a log, a random source)
 RUNTIME_PARENTS = (Path("/dev/shm"), Path("/run"))
 

@@ -87,12 +87,14 @@ fi
 # One line of sh as PID 1, which starts it again: clients can disconnect it, and find its mistakes. It
 # may have two processes, the line and lwm, so no click starts a program in there: on the second
 # button lwm wants to run xterm, or what a client wrote into the server's RESOURCE_MANAGER.
-# dash names that limit -p, bash -u. Both loops end, should nobody be left to end them.
+# dash names that limit -p, bash -u. Should bwrap be killed while it makes this box, nobody is left to
+# end it: so it waits for the server no longer than that may take, and stays as long as there is its
+# socket, which goes with the sandbox.
 # shellcheck disable=SC2016  # that shell is to expand it
 manage='n=0;
-while [ ! -S /tmp/.X11-unix/X0 ] && [ "$n" -lt 300 ]; do n=$((n + 1)); sleep 0.1; done;
+while [ ! -S /tmp/.X11-unix/X0 ] && [ "$n" -lt 50 ]; do n=$((n + 1)); sleep 0.1; done;
 (ulimit -u 2) 2>/dev/null && ulimit -u 2 || ulimit -p 2 || exit; n=0;
-while [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" >/dev/null 2>&1; sleep 0.5; done'
+while [ -S /tmp/.X11-unix/X0 ] && [ "$n" -lt 20 ]; do n=$((n + 1)); "$0" >/dev/null 2>&1; sleep 0.5; done'
 manager=(/bin/sh -c "${manage//$'\n'/ }" "${CSB_LWM:-}")
 manager_args=(
   "${box[@]}" --dev /dev --size 65536 --tmpfs /tmp --dir /run
