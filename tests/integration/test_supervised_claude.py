@@ -31,6 +31,8 @@ from tests.support.sandboxes import (
     short_folder,
 )
 
+pytestmark = pytest.mark.once
+
 TOKENS = 26  # of one message of the API's
 
 
