@@ -91,7 +91,7 @@ while True:
         number += 1
         print(f"[{number:7}] compiling some/folder/of/a/project/{number % 97}.c with some flags")
     sys.stdout.flush()
-    time.sleep(pause)
+    time.sleep(pause)  # the rate of output is what is set here
 """
 SOME, FLOOD = 0.02, 0.0  # pauses
 # What stands for Claude Code: hooks and screens are all that these rows are about.
@@ -186,7 +186,7 @@ def hook_floor(base: Path) -> list[float]:
     process = subprocess.Popen(argv)
     times: list[float] = []
     for number in range(ROUNDS * 2):
-        time.sleep(GAP)
+        time.sleep(GAP)  # a pace, no wait: see there
         writer.write("Stop", number)
         os.read(fd, 4096)
         times.append(writer.since())
@@ -311,7 +311,7 @@ def captures(base: Path, pause: float) -> list[float]:
     times: list[float] = []
     try:
         for _ in range(LOOKS):
-            time.sleep(GAP)
+            time.sleep(GAP)  # a pace, likewise
             times.append(milliseconds(lambda: raw.ask("capture-pane -p")))
     finally:
         raw.close()

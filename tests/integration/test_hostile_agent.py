@@ -100,7 +100,7 @@ for make in (
 ):
     gone()
     make()
-    time.sleep(0.3)
+    time.sleep(0.3)  # the span for which each lies there; who stalls at it is seen from outside
 gone()
 os.mkdir(spool)
 print("made")

@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         )
         turn = self.script.turn(side=MAIN_ONLY not in (t.get("name") for t in request["tools"]))
         turn = filled(turn, request["messages"])
-        time.sleep(turn.get("delay", 0))
+        time.sleep(turn.get("delay", 0))  # a slow API is what is played here
         if status := turn.get("status"):
             words = turn.get("words", WORDS.get(status, "No"))
             error = {"type": KINDS.get(status, "api_error"), "message": words}
@@ -218,7 +218,7 @@ def _thoughts(seconds: float) -> Iterator[dict[str, str]]:
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         yield {"type": "thinking_delta", "thinking": "Hm. "}
-        time.sleep(min(0.25, seconds))
+        time.sleep(min(0.25, seconds))  # thinking, likewise
     yield {"type": "signature_delta", "signature": "made up"}
 
 

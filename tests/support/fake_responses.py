@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         ends = time.monotonic() + turn.get("think", 0)
         while time.monotonic() < ends:  # so that a client that is gone is noticed
             self._event("response.in_progress", response=begun)
-            time.sleep(0.2)
+            time.sleep(0.2)  # how long a model thinks is what is played here
         if code := turn.get("failed"):
             error = {"code": code, "message": turn.get("words", "No")}
             self._event("response.failed", response=begun | {"error": error})

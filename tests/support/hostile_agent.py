@@ -23,7 +23,7 @@ def main() -> None:
                 drawn = wanted
                 sys.stdout.write("\x1b[2J\x1b[3J\x1b[H" + drawn.rstrip("\n"))
                 sys.stdout.flush()
-        time.sleep(0.02)
+        time.sleep(0.02)  # how often it looks what to draw; nothing inside could tell it
 
 
 if __name__ == "__main__":

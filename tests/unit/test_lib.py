@@ -164,7 +164,7 @@ def test_whether_a_tree_changed_is_seen_in_a_bounded_look(tmp_path: Path) -> Non
     since = time.time()
     (outside / "new").touch()
     assert not changed_below(root, since, 100)
-    time.sleep(0.02)
+    time.sleep(0.02)  # as above
     (root / "a/b/deep").write_text("x")
     os.utime(root / "a/b/deep", (1, 1))  # whoever sets times back hides nothing
     assert changed_below(root, since, 100)

@@ -150,9 +150,9 @@ async def test_usage_outlives_daemon_and_transcripts(world: World) -> None:
     async with world.service() as service:
         inside = await made(service, world)
         await inside.shows("ready")
-        for tokens in (100, 20):
+        for turn, tokens in ((1, 100), (2, 20)):
             inside.hook("prompt", text="go")
-            await inside.state(AgentState.WORKING)
+            await eventually(lambda turn=turn: inside.watch.usage.turns == turn)
             inside.news.append(Transcript(messages=(message(tokens, tools=(("Bash", "ls"),)),)))
             await eventually(lambda: not inside.news)
         await eventually(lambda: inside.watch.usage.total.total == 120)
@@ -437,6 +437,8 @@ async def test_a_look_that_finds_nothing_is_not_the_end_of_what_was_before(world
         await kept(inside)
     inside.news.extend([Transcript(more=True), Transcript(messages=(message(100),), more=True)])
     async with again(world, inside) as later:
+        await eventually(lambda: not inside.news)
+        await asyncio.sleep(0.1)  # until what was read last is counted, if it is
         assert later.watch.usage.total.total == 100
 
 
@@ -448,8 +450,8 @@ async def test_a_pause_while_it_is_typed_fails_no_queued_prompt(world: World) ->
         await service.pause(inside.id)
         await asyncio.sleep(1.0)  # longer than a proof may take
         assert not await told(inside, "prompt_failed")
-        await service.resume(inside.id)
         inside.hook("prompt", text="go on")
+        await service.resume(inside.id)
         await eventually(lambda: len(inside.watch.queue) == 0)
         await asyncio.sleep(0.1)
         assert len(await told(inside, "prompt_submitted")) == 1
