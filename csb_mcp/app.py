@@ -19,8 +19,8 @@ from csb_mcp.host.store import SqliteStore
 from csb_mcp.host.terminal.tmux import TmuxTerminals
 from csb_mcp.host.watcher import InotifyWatcher
 from csb_mcp.service.agents.needs import with_own_keys
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
+from csb_mcp.service.pieces import Pieces
 
 
 @dataclass(frozen=True, slots=True)

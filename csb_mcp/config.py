@@ -20,6 +20,7 @@ from csb_mcp.lib.units import parse_duration, parse_size
 
 PREFIX = "CSB_MCP_"
 _DEAREST = 1e6  # dollars per million tokens
+_MOST_SPARES = 64
 NETWORKS = ("none", "allowlist", "full", "host")  # from the narrowest to the widest
 
 
@@ -68,6 +69,7 @@ class Settings:
     root runs, where no better one is known. ``uid_base``: first of the uids that a root daemon
     gives to sandboxes of their own. ``create_timeout``: how long a create may take before it is
     rolled back. ``stop_timeout``: how long a stop waits for processes to end by themselves.
+    ``spares``: so many sandboxes are kept half made, like the last one, for the next create.
     ``idle_exit``: a daemon that was started by ``csb-mcp stdio`` ends after so long without
     sandboxes and clients. ``disk_reserve``: with fewer bytes free on the disk of the state folder,
     sandboxes that write are paused. ``cgroup_parent``: a folder of cgroup v2 that was given to us,
@@ -89,6 +91,7 @@ class Settings:
     uid_base: int = 1_900_000_000
     create_timeout: float = 30.0
     stop_timeout: float = 2.0
+    spares: int = 1
     idle_exit: float = 600.0
     disk_reserve: int = 512 * 1024**2
     cgroup_parent: Path | None = None
@@ -240,6 +243,13 @@ def _whole(value: object) -> int:
     return number
 
 
+def _few(value: object) -> int:
+    number = int(str(value))
+    if not 0 <= number <= _MOST_SPARES:
+        raise ValueError(f"{value} is not 0 to {_MOST_SPARES}")
+    return number
+
+
 def _words(value: object) -> tuple[str, ...]:
     parts = value.split(":") if isinstance(value, str) else value
     if not isinstance(parts, list):
@@ -317,6 +327,7 @@ _CONVERTERS: dict[str, Callable[[object], object]] = {
     "run_as": _text,
     "display": _text,
     "uid_base": _whole,
+    "spares": _few,
     "disk_reserve": parse_size,
     "project_roots": _paths,
     "egress_hosts": _hosts,

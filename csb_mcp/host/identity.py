@@ -35,15 +35,16 @@ class Identities:
         """Trees are started through the stager."""
         return self._uid == 0
 
-    def choose(self, project: Path, taken: Collection[int]) -> int:
+    def choose(self, project: Path, taken: Collection[int], offered: int | None = None) -> int:
         """The host uid for a payload that works in ``project``.
 
-        The first look at a filesystem starts a short process (30 ms). Raises HostUnable.
+        ``offered``: one that was taken for it, if it is as good. The first look at a filesystem
+        starts a short process (30 ms). Raises HostUnable.
         """
         if not self.root:
             return self._uid
         if self.can_map(project):
-            return self._free(taken)
+            return offered if offered and self.owns(offered) else self._free(taken)
         for uid in (self._sudo_uid(), self._owner(project), self._run_as()):
             if uid:
                 return uid

@@ -25,7 +25,7 @@ from csb_mcp.errors import HostUnable
 from csb_mcp.host.distribution import here
 from csb_mcp.model import Problem
 
-CONTRACT = "1"
+CONTRACT = "2"
 """Version of the launchers' command line; a launcher prints its own on ``--contract``."""
 
 TRUSTED = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/bin"))
@@ -33,7 +33,7 @@ TRUSTED = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/bin"))
 
 _ADMIN = Path("/usr/sbin")  # nft's place on some distributions
 _SCRIPTS = {  # each launcher: the texts that it is joined from
-    "bubblewrap": ("common", "network", "certificates", "forward", "bubblewrap"),
+    "bubblewrap": ("common", "arguments", "network", "certificates", "forward", "bubblewrap"),
     "display": ("common", "display"),
     "egress": ("common", "egress"),
 }

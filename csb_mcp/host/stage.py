@@ -16,6 +16,9 @@ gain        pasta: what the tree runs may gain privileges by exec, as a user's m
 map         UID:GID, the project's owner on disk, who becomes uid:gid in the clone; else no mapping
 =========== ==================================================================================
 
+``python -I -S stage.py into=FD uid= gid= project= at= map=`` shows a tree that was started so,
+without project and at, its project. FD is a pidfd of a process of it, while it has no payload yet.
+
 ``python -I -S stage.py probe=FOLDER map=UID:GID`` only tries whether FOLDER can be mapped.
 
 Standard library only, and little of it: this is on the way of every create.
@@ -144,21 +147,37 @@ def _pair(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _stage(spec: dict[str, list[str]], program: list[str]) -> None:
-    uid, gid = int(spec["uid"][0]), int(spec["gid"][0])
-    # Before the new namespace is made: a checked descriptor of the daemon's names a mount of the
-    # old one, and only that one may clone it.
+def _project(spec: dict[str, list[str]]) -> int:
+    """Its clone. Made before another namespace is entered.
+
+    For a checked descriptor of the daemon's names a mount of the old one, and only that one may
+    clone it.
+    """
     project = _clone_tree(spec["project"][0])
     if "map" in spec:
-        _map_ids(project, _pair(spec["map"][0]), (uid, gid))
+        shown = int(spec["uid"][0]), int(spec["gid"][0])
+        _map_ids(project, _pair(spec["map"][0]), shown)
+    return project
+
+
+def _stage(spec: dict[str, list[str]], program: list[str]) -> None:
+    uid, gid = int(spec["uid"][0]), int(spec["gid"][0])
+    project = _project(spec) if "project" in spec else None
     os.umask(0o022)
     _private_mounts()
     _show_only(spec.get("hide", []), spec["keep"])
-    _attach(project, spec["at"][0])
+    if project is not None:
+        _attach(project, spec["at"][0])
     os.chdir("/")
     os.umask(0o077)
     _drop(uid, gid, gain="gain" in spec)
     os.execv(program[0], program)  # noqa: S606  no shell is wanted
+
+
+def _into(spec: dict[str, list[str]]) -> None:
+    project = _project(spec)
+    _checked(_libc.setns(int(spec["into"][0]), _CLONE_NEWNS), "setns")
+    _attach(project, spec["at"][0])
 
 
 def _probe(spec: dict[str, list[str]]) -> None:
@@ -179,6 +198,8 @@ def main(arguments: list[str]) -> None:
     try:
         if "probe" in spec:
             _probe(spec)
+        elif "into" in spec:
+            _into(spec)
         else:
             _stage(spec, program)
     except OSError as error:

@@ -31,9 +31,9 @@ from csb_mcp.model import (
     SandboxState,
 )
 
-# 4: without what is kept of agents, and what a proxy counted
+# 5: without spares; 4: without what is kept of agents, and what a proxy counted
 # 3: without budgets; 2: without the way out; 1: without limits of memory, cpus, pids and idleness
-_VERSION = 5
+_VERSION = 6
 _APPLICATION = 0x43534231  # "CSB1", so that another program's database is not taken for ours
 _SCHEMA = """
 create table sandboxes (
@@ -51,6 +51,9 @@ create table if not exists prompts (
     id integer primary key autoincrement, sandbox text not null, text text not null,
     created real not null, typed integer
 ) strict;
+"""
+_OF_SPARES = """
+create table if not exists spares (id text primary key, uid integer not null) strict;
 """
 _FORGET = (
     "delete from events where sandbox=?",
@@ -83,6 +86,20 @@ class SqliteStore:
     async def insert(self, sandbox: Sandbox) -> None:
         """See :class:`~csb_mcp.ports.Store`."""
         await self._run(lambda db: _insert(db, sandbox))
+
+    async def insert_spare(self, sandbox_id: str, uid: int) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        row = (sandbox_id, uid)
+        await self._run(lambda db: db.execute("insert into spares (id, uid) values (?,?)", row))
+
+    async def delete_spare(self, sandbox_id: str) -> None:
+        """See :class:`~csb_mcp.ports.Store`."""
+        await self._run(lambda db: db.execute("delete from spares where id=?", (sandbox_id,)))
+
+    async def spares(self) -> dict[str, int]:
+        """See :class:`~csb_mcp.ports.Store`."""
+        query = "select id, uid from spares"
+        return dict(await self._run(lambda db: db.execute(query).fetchall()))
 
     async def update(self, sandbox: Sandbox) -> None:
         """See :class:`~csb_mcp.ports.Store`."""
@@ -231,14 +248,16 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     tables: int = connection.execute("select count(*) from sqlite_schema").fetchone()[0]
     if (version, application, tables) == (0, 0, 0):
         connection.executescript(
-            f"begin; {_SCHEMA} {_OF_AGENTS} pragma user_version={_VERSION};"
+            f"begin; {_SCHEMA} {_OF_AGENTS} {_OF_SPARES} pragma user_version={_VERSION};"
             f" pragma application_id={_APPLICATION}; commit;"
         )
     elif application != _APPLICATION:
         raise _unusable(path, "it is another program's database")
     elif version < _VERSION:
         # What is missing in a record has a default.
-        connection.executescript(f"begin; {_OF_AGENTS} pragma user_version={_VERSION}; commit;")
+        connection.executescript(
+            f"begin; {_OF_AGENTS} {_OF_SPARES} pragma user_version={_VERSION}; commit;"
+        )
     elif version > _VERSION:
         raise _unusable(path, f"a newer csb-mcp wrote it (its version {version}, ours {_VERSION})")
 
@@ -260,6 +279,7 @@ def _append(db: sqlite3.Connection, sandbox: str, kind: str, data: Mapping[str, 
 
 def _insert(db: sqlite3.Connection, sandbox: Sandbox) -> None:
     row = (sandbox.id, sandbox.name, sandbox.created_at, _dump(sandbox))
+    db.execute("delete from spares where id=?", (sandbox.id,))
     try:
         db.execute("insert into sandboxes (id, name, created_at, record) values (?,?,?,?)", row)
     except sqlite3.IntegrityError as error:

@@ -62,6 +62,16 @@ class Folders:
         return self.runtime / "status.fifo"
 
     @property
+    def begin(self) -> Path:
+        """FIFO that the launcher waits at until it shall begin."""
+        return self.runtime / "begin.fifo"
+
+    @property
+    def arguments(self) -> Path:
+        """NUL-ended words: the launcher's command line, read when it begins."""
+        return self.runtime / "arguments"
+
+    @property
     def environment(self) -> Path:
         """NUL-separated KEY=VALUE pairs for the payload, read by the launcher."""
         return self.runtime / "environment"

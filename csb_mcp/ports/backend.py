@@ -96,15 +96,33 @@ class Backend(Protocol):
         """What this host lacks for it; empty if sandboxes can be made. May start processes."""
         ...
 
-    def choose_uid(self, project: Path, taken: Collection[int]) -> int:
+    def choose_uid(self, project: Path, taken: Collection[int], offered: int | None = None) -> int:
         """The host uid that a payload working in ``project`` shall have; never 0.
 
-        ``taken`` are uids of existing sandboxes. Raises HostUnable if there is no such uid.
+        ``taken`` are uids of existing sandboxes; ``offered`` is one of them that may be had, and is
+        taken if it is as good as any. Raises HostUnable if there is no such uid.
         """
         ...
 
     def unguarded(self, project: Path) -> Sequence[str]:
         """Protected paths of ``project`` (relative) that do not exist, so cannot be guarded."""
+        ...
+
+    async def ground(self, sandbox: Sandbox, folders: Folders, project_fd: int | None) -> Launch:
+        """Say how to start a tree whose launcher waits until :meth:`begin`; make what it waits at.
+
+        Of ``sandbox`` only its id, uid and what a spare shares with it is known. ``project_fd``:
+        see :meth:`prepare`; None if :meth:`show_project` follows. Raises HostUnable.
+        """
+        ...
+
+    async def show_project(
+        self, sandbox: Sandbox, folders: Folders, project_fd: int, server_pid: int
+    ) -> None:
+        """Show the tree below ``server_pid`` the project, which it was started without.
+
+        Raises HostUnable.
+        """
         ...
 
     async def prepare(
@@ -116,14 +134,18 @@ class Backend(Protocol):
         *,
         program: Program | None = None,
         seed: Seed | None = None,
-    ) -> Launch:
-        """Fill ``folders`` (FIFOs, home, environment) and say how to start the payload's tree.
+    ) -> None:
+        """Fill ``folders`` with the payload's (home, environment), and what the launcher will obey.
 
         ``environment`` is added to what the spec asks for: the way out's, which must be there.
         ``program``: the agent's, instead of the shell or the spec's command; ``seed``: what it
         needs in its home. ``project_fd`` is an open O_PATH descriptor of the folder that policy
         checked; it stays the caller's and stays open until create is done.
         """
+        ...
+
+    async def begin(self, folders: Folders, pane_pid: int, deadline: float) -> Helper:
+        """Let the launcher go on with what was prepared; then as :meth:`connect`."""
         ...
 
     async def connect(self, folders: Folders, pane_pid: int, deadline: float) -> Helper:

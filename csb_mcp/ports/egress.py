@@ -23,12 +23,10 @@ ClientOf = Callable[[int], str | None]
 class WayOut:
     """What a network mode needs beside the payload.
 
-    ``proxy`` is started beside it (None: this mode has none). ``environment`` goes to the payload:
-    placeholders of secrets, or those secrets that the settings want inside. ``warnings`` go to the
-    record: what this mode should keep apart and cannot here.
+    ``environment`` goes to the payload: placeholders of secrets, or those secrets that the settings
+    want inside. ``warnings`` go to the record: what this mode should keep apart and cannot here.
     """
 
-    proxy: Launch | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()
 
@@ -75,11 +73,21 @@ class Gates(Protocol):
         """What this host lacks for a network other than none (none of it fatal)."""
         ...
 
-    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
-        """Fill ``folders.egress``, ``folders.gate`` and ``folders.connections`` as needed.
+    async def ground(self, sandbox: Sandbox, folders: Folders) -> Launch | None:
+        """The proxy to start, its folders made; None if this mode has none.
 
-        Raises HostUnable (a tool is missing for this mode; a secret cannot be read), InvalidInput
-        (a secret that the settings do not name).
+        Raises HostUnable (a tool is missing for this mode).
+        """
+        ...
+
+    def outlook(self, network: str) -> object:
+        """What a way out in this mode is made by on this host: when it differs, that is stale."""
+        ...
+
+    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
+        """What is this sandbox's own: its secrets.
+
+        Raises HostUnable (a secret cannot be read), InvalidInput (the settings do not name it).
         """
         ...
 

@@ -98,7 +98,22 @@ class Store(Protocol):
     """
 
     async def insert(self, sandbox: Sandbox) -> None:
-        """Add a record. Raises Conflict if its name is taken by a sandbox that has not ended."""
+        """Add a record; a spare of that id is none from then on.
+
+        Raises Conflict if its name is taken by a sandbox that has not ended.
+        """
+        ...
+
+    async def insert_spare(self, sandbox_id: str, uid: int) -> None:
+        """A spare is about to be made."""
+        ...
+
+    async def delete_spare(self, sandbox_id: str) -> None:
+        """It was ended. Idempotent."""
+        ...
+
+    async def spares(self) -> dict[str, int]:
+        """All spares that were neither taken nor ended: id to uid."""
         ...
 
     async def update(self, sandbox: Sandbox) -> None:

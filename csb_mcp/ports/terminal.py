@@ -24,6 +24,11 @@ class Terminal(Protocol):
         ...
 
     @property
+    def running(self) -> bool:
+        """Whether the program in the main pane still runs."""
+        ...
+
+    @property
     def output(self) -> Pulse:
         """Beats when the pane printed something (within about a millisecond, coalesced)."""
         ...

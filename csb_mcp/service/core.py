@@ -1,8 +1,8 @@
 """What every part of the service that works with all sandboxes holds."""
 
 from csb_mcp.config import Settings
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Registry
 
 

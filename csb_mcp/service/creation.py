@@ -2,83 +2,50 @@
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Mapping
 from typing import NoReturn, cast
 
 from csb_mcp.errors import CreateFailed, CsbError
-from csb_mcp.model import Folders, Launch, Problem, Sandbox, resolved
-from csb_mcp.ports import (
-    Agent,
-    Backend,
-    Display,
-    Displays,
-    Enclosure,
-    Gate,
-    Gates,
-    Helper,
-    Keeper,
-    Limiter,
-    Prober,
-    Program,
-    Seed,
-    Spools,
-    Terminal,
-    Terminals,
-    Watcher,
-)
+from csb_mcp.model import Sandbox, resolved
+from csb_mcp.ports import Display, Enclosure, Gate, Helper, Program, Seed, Terminal
+from csb_mcp.service.ground import Ground
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.policy import Project
 from csb_mcp.service.registry import Live
 
-_log = logging.getLogger(__name__)
-_UNDO_SECONDS = 10.0
-_KILL_SECONDS = 0.5
 _BESIDE_LOOK_SECONDS = 0.1
 _LAST_WORDS = 12  # lines of the launcher's in an error
-
-
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """The host pieces that a sandbox is put together from."""
-
-    backends: Mapping[str, Backend]
-    displays: Displays
-    terminals: Terminals
-    limiter: Limiter
-    keeper: Keeper
-    watcher: Watcher
-    gates: Gates
-    prober: Prober
-    spools: Spools
-    agents: Mapping[str, Agent] = field(default_factory=dict[str, Agent])
-
-    def problems(self) -> Sequence[Problem]:
-        """What this host lacks, piece by piece. Starts short processes."""
-        pieces = (*self.backends.values(), self.displays, self.terminals, self.limiter, self.gates)
-        return [problem for piece in pieces for problem in piece.problems()]
 
 
 class Creation:
     """Brings one sandbox up, stage by stage; :meth:`undo` leaves nothing of it.
 
-    ``stage`` names what is being done, for the error; ``terminal`` is the root of what runs,
-    ``enclosure`` what bounds it, ``warnings`` what its record has to tell.
+    ``ground`` is what it stands on: a spare's, or made by :meth:`run`. ``stage`` names what is
+    being done, for the error; ``warnings``: what its record has to tell.
     """
 
-    def __init__(self, pieces: Pieces, sandbox: Sandbox, timeout: float) -> None:
+    def __init__(
+        self, pieces: Pieces, sandbox: Sandbox, timeout: float, spare: Ground | None = None
+    ) -> None:
         self._pieces = pieces
         self._sandbox = sandbox
         self._timeout = timeout
         self._backend = pieces.backends[sandbox.spec.backend]
-        self._folders: Folders = pieces.keeper.folders(sandbox.id)
         self._display: Display | None = None
         self._helper: Helper | None = None
         self._gate: Gate | None = None
-        self.stage = "folders"
-        self.terminal: Terminal | None = None
-        self.enclosure: Enclosure | None = None
+        self.ground = spare or Ground(pieces, sandbox)
+        self._stage = ""
         self.warnings: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        """See the class."""
+        return self._stage or self.ground.stage
+
+    @stage.setter
+    def stage(self, stage: str) -> None:
+        self._stage = stage
 
     async def run(self, project: Project, program: Program | None = None) -> Live:
         """All stages, within the timeout. Whatever it raises, the caller then calls undo.
@@ -87,38 +54,53 @@ class Creation:
         """
         async with asyncio.timeout(self._timeout):
             deadline = asyncio.get_running_loop().time() + self._timeout
-            await self._pieces.keeper.make(self._folders, self._sandbox.uid)
-            self.stage = "prepare"
-            spec = self._sandbox.spec
-            self.enclosure = await self._pieces.limiter.make(self._sandbox)
-            way = await self._pieces.gates.prepare(self._sandbox, self._folders)
+            terminal, enclosure = await self._stand(project, program, deadline)
+            self.stage = "display and launcher"
+            await self._answers(terminal, deadline)
+            return Live(
+                id=self._sandbox.id,
+                folders=self.ground.folders,
+                terminal=terminal,
+                display=self._display,
+                helper=self._helper,
+                enclosure=enclosure,
+                gate=self._gate,
+            )
+
+    async def _stand(
+        self, project: Project, program: Program | None, deadline: float
+    ) -> tuple[Terminal, Enclosure]:
+        """Everything up to the launcher, which waits for what is prepared while it starts."""
+        ground = self.ground
+        if ground.terminal is None:
+            await ground.lay(project.fd)
+        self.stage = "terminal"
+        async with asyncio.TaskGroup() as group:
+            if ground.terminal is None:
+                group.create_task(self._start(deadline))
+            group.create_task(self._prepare(project, program))
+        if ground.terminal is None or ground.enclosure is None:
+            raise CreateFailed("its terminal did not come up", stage="terminal")
+        with self._in_stage("prepare"):
+            await ground.show_project(project.fd)
+        return ground.terminal, ground.enclosure
+
+    async def _start(self, deadline: float) -> None:
+        with self._in_stage("terminal"):
+            await self.ground.start(deadline)
+
+    async def _prepare(self, project: Project, program: Program | None) -> None:
+        with self._in_stage("prepare"):
+            folders = self.ground.folders
+            way = await self._pieces.gates.prepare(self._sandbox, folders)
             self.warnings = way.warnings
-            seed = self._seed(way.environment)
-            payload = await self._backend.prepare(
+            await self._backend.prepare(
                 self._sandbox,
-                self._folders,
+                folders,
                 project.fd,
                 way.environment,
                 program=program,
-                seed=seed,
-            )
-            screen = await self._pieces.displays.prepare(self._folders, spec.geometry, gl=spec.gl)
-            # In this order they start: the proxy takes longest.
-            beside = ({"egress": way.proxy} if way.proxy else {}) | {"display": screen}
-            self.stage = "terminal"
-            self.terminal = await self._pieces.terminals.start(
-                self._folders, _enclosed(payload, self.enclosure), beside, deadline
-            )
-            self.stage = "display and launcher"
-            await self._answers(self.terminal, beside, deadline)
-            return Live(
-                id=self._sandbox.id,
-                folders=self._folders,
-                terminal=self.terminal,
-                display=self._display,
-                helper=self._helper,
-                enclosure=self.enclosure,
-                gate=self._gate,
+                seed=self._seed(way.environment),
             )
 
     def _seed(self, given: Mapping[str, str]) -> Seed | None:
@@ -131,16 +113,15 @@ class Creation:
         keys = [known[name] for name in agent.key_variables if name in known]
         return agent.seed(spec.project_dir, keys[0] if keys else None)
 
-    async def _answers(
-        self, terminal: Terminal, beside: Mapping[str, Launch], deadline: float
-    ) -> None:
+    async def _answers(self, terminal: Terminal, deadline: float) -> None:
         """All that was started, side by side; at once an error if one's program ends instead."""
+        beside = self.ground.beside
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(self._launcher_ended(terminal))]
             watches += [group.create_task(self._ended_beside(terminal, name)) for name in beside]
             connects = {
-                group.create_task(self._connect_display(deadline)),
                 group.create_task(self._connect_helper(terminal, deadline)),
+                group.create_task(self._connect_display(deadline)),
             }
             if "egress" in beside:
                 connects.add(group.create_task(self._connect_gate(deadline)))
@@ -151,18 +132,19 @@ class Creation:
     async def _connect_display(self, deadline: float) -> None:
         with self._in_stage("display"):
             self._display = await self._pieces.displays.connect(
-                self._folders, self._sandbox.spec.geometry, deadline
+                self.ground.folders, self._sandbox.spec.geometry, deadline
             )
 
     async def _connect_helper(self, terminal: Terminal, deadline: float) -> None:
         with self._in_stage("launcher"):
-            self._helper = await self._backend.connect(self._folders, terminal.pane_pid, deadline)
+            folders = self.ground.folders
+            self._helper = await self._backend.begin(folders, terminal.pane_pid, deadline)
 
     async def _connect_gate(self, deadline: float) -> None:
         """With its rules in force: what the payload asks for first is allowed already."""
         with self._in_stage("egress"):
             self._gate = await self._pieces.gates.connect(
-                self._sandbox, self._folders, self._client_of, deadline
+                self._sandbox, self.ground.folders, self._client_of, deadline
             )
             await self._gate.rule(resolved(self._sandbox.allowed_hosts), ())
 
@@ -175,7 +157,10 @@ class Creation:
         try:
             yield
         except CsbError as error:
-            raise CreateFailed(error.message, stage=stage, hint=error.hint) from error
+            self.stage, sandbox = stage, self._sandbox.id
+            raise CreateFailed(
+                error.message, stage=stage, sandbox=sandbox, hint=error.hint
+            ) from error
 
     async def _launcher_ended(self, terminal: Terminal) -> NoReturn:
         status = await terminal.wait_exit()
@@ -197,28 +182,14 @@ class Creation:
         )
 
     async def undo(self) -> None:
-        """End what runs and remove what was made. Every step is tried, whatever the others do."""
-        deadline = asyncio.get_running_loop().time() + _UNDO_SECONDS
-        terminal = self.terminal
-        if terminal is None:  # cancelled, perhaps, while tmux was starting: the lifeline tells
-            with contextlib.suppress(CsbError):
-                terminal = await self._pieces.terminals.adopt(self._folders, deadline)
+        """End what runs and remove what was made."""
         if self._helper is not None:
             self._helper.close()
         if self._gate is not None:
             self._gate.close()
         if self._display is not None:
             await self._display.close()
-        if terminal is not None:
-            with contextlib.suppress(CsbError):
-                await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
-            await terminal.close()
-        if self.enclosure is not None:
-            try:
-                await self.enclosure.remove()
-            except Exception:  # noqa: BLE001 - logged; every step is tried, and delete tries again
-                _log.exception("sandbox %s: its limits were not removed", self._sandbox.id)
-        await self._pieces.keeper.remove(self._folders)
+        await self.ground.undo()
 
     def failure(self, error: BaseException) -> CsbError:
         """What the caller of create is told."""
@@ -232,11 +203,3 @@ class Creation:
         if isinstance(error, TimeoutError):
             return CreateFailed(f"it was not up within {self._timeout:g} s", **told)
         return CreateFailed(f"unexpected: {error!r}", hint="the daemon's log has more", **told)
-
-
-def _enclosed(payload: Launch, enclosure: Enclosure) -> Launch:
-    return replace(
-        payload,
-        argv=(*enclosure.payload_prefix, *payload.argv),
-        prefix=(*enclosure.prefix, *payload.prefix),
-    )

@@ -30,13 +30,16 @@ from csb_mcp.service.agents.budgets import budget_words
 from csb_mcp.service.agents.needs import first_prompt, with_needs
 from csb_mcp.service.calls import finish
 from csb_mcp.service.core import Core
-from csb_mcp.service.creation import Creation, Pieces
+from csb_mcp.service.creation import Creation
 from csb_mcp.service.egress import VERIFY_SECONDS
 from csb_mcp.service.ender import Ender
 from csb_mcp.service.events import Events
+from csb_mcp.service.ground import Ground
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.policy import Project, check_spec, open_project
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.rules import check_bound, normal_rules
+from csb_mcp.service.spares import Spares
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +58,12 @@ class Creator(Core):
         *,
         begin: Begin,
         ender: Ender,
+        spares: Spares,
     ) -> None:
         super().__init__(settings, pieces, registry, events)
         self._begin = begin
         self._ender = ender
-        self._registering = asyncio.Lock()
+        self._spares = spares
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """See :meth:`~csb_mcp.ports.SandboxService.create`."""
@@ -72,12 +76,18 @@ class Creator(Core):
         program = await self._program(spec)
         project = open_project(spec.project_dir, self._settings)
         try:
-            async with self._registering:  # each takes a uid and a name that none other has
-                sandbox = await self._register(spec, project)
+            spare = await self._spares.take(spec, project.path)
+            try:
+                sandbox = await self._register(spec, project, spare)
+            except BaseException:
+                if spare is not None:
+                    await finish(self._spares.end(spare))
+                raise
             async with self._registry.lock(sandbox.id):
-                running = await self._bring_up(sandbox, project, program)
+                running = await self._bring_up(sandbox, project, program, spare)
         finally:
             os.close(project.fd)
+        self._spares.expect(running)
         if spec.task is not None:
             await self._give(running, spec.task)
         return self._registry.find(running.id)
@@ -120,10 +130,14 @@ class Creator(Core):
             )
             await self._registry.put_ended(ended)
 
-    async def _register(self, spec: SandboxSpec, project: Project) -> Sandbox:
+    async def _register(self, spec: SandboxSpec, project: Project, spare: Ground | None) -> Sandbox:
         backend = self._pieces.backends[spec.backend]
-        made = self._registry.new_id()
-        uid = backend.choose_uid(project.path, self._registry.uids())
+        if spare is not None:
+            made, uid = spare.sandbox.id, spare.sandbox.uid
+        else:
+            made = self._registry.new_id()
+            uid = backend.choose_uid(project.path, self._registry.uids())
+            self._registry.reserve(made, uid)
         sandbox = Sandbox(
             id=made,
             name=spec.name,
@@ -144,12 +158,19 @@ class Creator(Core):
         except asyncio.CancelledError:  # nobody is there to be told of it
             await finish(self._registry.remove(sandbox.id))
             raise
+        finally:
+            if spare is None:
+                self._registry.release(made)
         return sandbox
 
     async def _bring_up(
-        self, sandbox: Sandbox, project: Project, program: Program | None
+        self,
+        sandbox: Sandbox,
+        project: Project,
+        program: Program | None,
+        spare: Ground | None,
     ) -> Sandbox:
-        creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
+        creation = Creation(self._pieces, sandbox, self._settings.create_timeout, spare)
         try:
             live = await creation.run(project, program)
             if sandbox.spec.verify:

@@ -11,8 +11,8 @@ from csb_mcp.errors import CsbError
 from csb_mcp.model import Region, Sandbox, SandboxState, kept_with
 from csb_mcp.service.agents.queue import GONE, give_up
 from csb_mcp.service.core import Core
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
 
 _ADOPT_SECONDS = 10.0

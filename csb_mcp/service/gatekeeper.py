@@ -25,8 +25,8 @@ from csb_mcp.model import (
     resolved,
 )
 from csb_mcp.ports import ClientOf, Gate
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.rules import named
 

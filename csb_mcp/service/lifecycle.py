@@ -16,15 +16,16 @@ from csb_mcp.ports import Meter
 from csb_mcp.service.agents.supervisor import Supervisor
 from csb_mcp.service.calls import finish
 from csb_mcp.service.core import Core
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.creator import Creator
 from csb_mcp.service.ender import Ender
 from csb_mcp.service.events import Events
 from csb_mcp.service.gatekeeper import Gatekeeper
 from csb_mcp.service.holder import Holder
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.restart import Restart
 from csb_mcp.service.sampler import Sampler
+from csb_mcp.service.spares import Spares
 from csb_mcp.service.vigil import Vigil
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class Lifecycle(Core):
         self._supervisor = Supervisor(*core, self)
         self._ender = Ender(*core, self._supervisor.last)
         self._holder = Holder(*core)
-        self._creator = Creator(*core, begin=self._begin, ender=self._ender)
+        self._spares = Spares(*core)
+        self._creator = Creator(*core, begin=self._begin, ender=self._ender, spares=self._spares)
         self._restart = Restart(*core, begin=self._begin, roll_back=self._creator.roll_back)
         self._vigil = Vigil(registry, events, pieces.watcher, self.stop)
         self._gatekeeper = Gatekeeper(pieces, registry, events, self._vigil.warn)
@@ -98,6 +100,7 @@ class Lifecycle(Core):
         """After a start of the daemon: take up what an earlier one left."""
         await self._supervisor.restore()
         await self._restart.run()
+        await self._spares.end_left()
         await self._supervisor.tell_of_lost()
         self._sampler.start()
 
@@ -109,6 +112,7 @@ class Lifecycle(Core):
     async def close(self) -> None:
         """Let go of all sandboxes; they go on."""
         await self._sampler.close()
+        await self._spares.close()
         for live in list(self._registry.live.values()):
             await self._supervisor.keep(live)
             await live.close()

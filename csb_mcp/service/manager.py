@@ -24,12 +24,12 @@ from csb_mcp.model import (
 )
 from csb_mcp.ports import Meter, Store
 from csb_mcp.service.calls import answering
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.cursor import Cursor
 from csb_mcp.service.desktop import Desktop
 from csb_mcp.service.egress import WayOuts
 from csb_mcp.service.events import Events
 from csb_mcp.service.lifecycle import Lifecycle
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.sampler import with_running
 from csb_mcp.service.supervision import Supervision

@@ -124,6 +124,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._records: dict[str, Sandbox] = {}
+        self._reserved: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.live: dict[str, Live] = {}
 
@@ -137,16 +138,24 @@ class Registry:
         return sorted(self._records.values(), key=lambda s: (s.created_at, s.id), reverse=True)
 
     def uids(self) -> set[int]:
-        """Host uids that belong to sandboxes."""
-        return {sandbox.uid for sandbox in self._records.values()}
+        """Host uids that belong to sandboxes, or are reserved."""
+        return {sandbox.uid for sandbox in self._records.values()} | {*self._reserved.values()}
 
     def new_id(self) -> str:
         """An id that none has; it starts with a letter, so that no shell takes it for a number."""
         while True:
             rest = (secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH - 1))
             made = secrets.choice(string.ascii_lowercase) + "".join(rest)
-            if made not in self._records:
+            if made not in self._records and made not in self._reserved:
                 return made
+
+    def reserve(self, sandbox_id: str, uid: int) -> None:
+        """Nobody else gets these, until there is a record of it or it is released."""
+        self._reserved[sandbox_id] = uid
+
+    def release(self, sandbox_id: str) -> None:
+        """See :meth:`reserve`. Idempotent."""
+        self._reserved.pop(sandbox_id, None)
 
     async def add(self, sandbox: Sandbox) -> None:
         """Keep a new record. Raises Conflict if its name is taken, as a name or as an id."""
@@ -156,6 +165,7 @@ class Registry:
             )
         await self.store.insert(sandbox)
         self._records[sandbox.id] = sandbox
+        self.release(sandbox.id)
 
     async def put(self, sandbox: Sandbox) -> None:
         """Replace a record."""

@@ -13,10 +13,11 @@ from csb_mcp.model import Sandbox, SandboxState
 from csb_mcp.ports import ClientOf, Enclosure, Gate, Terminal
 from csb_mcp.service.agents.queue import GONE, give_up
 from csb_mcp.service.core import Core
-from csb_mcp.service.creation import Creation, Pieces
+from csb_mcp.service.creation import Creation
 from csb_mcp.service.creator import Begin
 from csb_mcp.service.events import Events
 from csb_mcp.service.gatekeeper import client_of, opened
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
 
 _log = logging.getLogger(__name__)
@@ -74,8 +75,8 @@ class Restart(Core):
     async def _abandon(self, sandbox: Sandbox, terminal: Terminal | None) -> None:
         """Nobody was ever told of it: what its create began is undone."""
         creation = Creation(self._pieces, sandbox, self._settings.create_timeout)
-        creation.terminal = terminal
-        creation.enclosure = self._pieces.limiter.adopt(sandbox)
+        creation.ground.terminal = terminal
+        creation.ground.enclosure = self._pieces.limiter.adopt(sandbox)
         error = HelperFailed("the daemon ended while it was being created")
         await self._roll_back(sandbox, creation, error)
 

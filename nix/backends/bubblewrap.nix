@@ -34,7 +34,7 @@
   ],
 }:
 let
-  contract = "1"; # as in csb_mcp/host/launchers.py
+  contract = "2"; # as in csb_mcp/host/launchers.py
   program = package: name: if package == null then "" else "${lib.getBin package}/bin/${name}";
   filter = ./seccomp + "/${stdenv.hostPlatform.parsed.cpu.name}.bpf";
 
@@ -100,6 +100,7 @@ writeShellApplication {
   text =
     assignments (programs // { SHARE = share; })
     + builtins.readFile ./common.sh
+    + builtins.readFile ./arguments.sh
     + builtins.readFile ./network.sh
     + builtins.readFile ./certificates.sh
     + builtins.readFile ./forward.sh

@@ -11,6 +11,7 @@ import pytest
 
 from csb_mcp.host.attack import prober
 from csb_mcp.host.backends.bubblewrap import BubblewrapBackend
+from csb_mcp.host.backends.stager import Stager
 from tests.support.attacked import Edit, alter, notices
 
 LAUNCHER, COMMON, HELPER = "bubblewrap.sh", "common.sh", "helper.sh"
@@ -274,7 +275,7 @@ async def test_a_link_where_the_host_trusts_what_it_finds(
     assert said in await notices(short_dir, dress=link)
 
 
-def no_stager(*_: object) -> tuple[str, ...]:
+def no_stager(*_: object, **__: object) -> tuple[str, ...]:
     return ("/usr/bin/env",)
 
 
@@ -293,6 +294,6 @@ async def test_a_launcher_that_root_starts_by_hand(
 ) -> None:
     """Without the daemon's stager, which drops root before; in a project of root's."""
     alter(monkeypatch, short_dir, edits)
-    monkeypatch.setattr(BubblewrapBackend, "_stager", no_stager)
+    monkeypatch.setattr(Stager, "start", no_stager)
     monkeypatch.setattr(BubblewrapBackend, "choose_uid", root)
     assert said in await notices(short_dir)

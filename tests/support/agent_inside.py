@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from csb_mcp.model import (
     ScreenFact,
 )
 from csb_mcp.ports.agent import Agent, Stroke, Transcripts
-from tests.support.launched import Host
+from tests.support.launched import Host, told
 
 DEADLINE = 30.0
 _SERVE = 'python3 -I -B "$1" "$2" "$3" & shift 3; exec "$@"'
@@ -195,16 +195,17 @@ async def agent_inside(
     fd = os.open(project, os.O_PATH)
     deadline = asyncio.get_running_loop().time() + DEADLINE
     try:
-        launch = await host.backend.prepare(sandbox, folders, fd, {})
+        launch = await host.backend.ground(sandbox, folders, fd)
+        await host.backend.prepare(sandbox, folders, fd, {})
         for name, content in seed.files.items():
             _seeded(folders.home, name, content, uid)
         shown = [word for path in program.shown for word in ("--program", str(path))]
-        launch = replace(launch, argv=(launch.argv[0], *shown, *launch.argv[1:]))
+        told(folders, *shown)
         beside = {"display": Launch(("/bin/sleep", "infinity"))}
         terminal = await TmuxTerminals().start(folders, launch, beside, deadline)
         home = open_folder(folders.home)
         try:
-            helper = await host.backend.connect(folders, terminal.pane_pid, deadline)
+            helper = await host.backend.begin(folders, terminal.pane_pid, deadline)
             helper.close()
             transcripts = agent.transcripts(home, project)
             yield Inside(agent, terminal, folders.home / SPOOL, transcripts, played.script(api))

@@ -20,7 +20,6 @@ from csb_mcp.lib.processes import descendants
 from csb_mcp.lib.xauth import new_cookie, pack_wild
 from csb_mcp.model import (
     Folders,
-    Launch,
     Outcome,
     Probe,
     Sandbox,
@@ -138,14 +137,13 @@ async def proxied(host: Host) -> AsyncGenerator[None]:
         project_fd: int,
         environment: Mapping[str, str],
         **more: Any,
-    ) -> Launch:
-        launch = await prepare(sandbox, folders, project_fd, environment, **more)
+    ) -> None:
+        await prepare(sandbox, folders, project_fd, environment, **more)
         for path in (folders.egress, folders.gate, folders.connections):
             path.mkdir(mode=0o700)
             os.chown(path, sandbox.uid, sandbox.uid)
         words = ["--door", folders.egress, "--control", folders.gate, "--log", folders.connections]
         started.append(_beside(host, "egress", sandbox.uid, [str(word) for word in words]))
-        return launch
 
     host.backend.prepare = with_proxy
     try:

@@ -121,6 +121,7 @@ class Outside:
             "CSB_MCP_PROJECT_ROOTS": str(self.base / "projects"),
             "CSB_MCP_CONFIG": str(self.base / "config.toml"),
             "CSB_MCP_IDLE_EXIT": "60s",
+            "CSB_MCP_SPARES": "0",
             **self.settings,
         }
 

@@ -36,9 +36,10 @@ from csb_mcp.model import (
     Verification,
 )
 from csb_mcp.ports import Agent, ClientOf, Program, Seed, Store, WayOut
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
+from csb_mcp.service.ground import Ground
 from csb_mcp.service.manager import Manager
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Registry
 
 
@@ -139,6 +140,7 @@ class World:
             "runtime_dir": base / "run",
             "config_file": base / "config.toml",
             "project_roots": (base / "projects",),
+            "spares": 0,
         }
         self.settings = Settings(**(values | changes))
         self.project = base / "projects/app"
@@ -146,6 +148,7 @@ class World:
         self.trees: dict[Path, Terminal] = {}
         self.proxies: dict[str, Proxy] = {}
         self.restarts = 0
+        self.address = "192.0.2.1"
         self.agents: dict[str, Agent] = {}
         self.prepared: dict[str, tuple[Program | None, Seed | None]] = {}
         self.doors_fail = 0  # so many more times
@@ -194,12 +197,14 @@ class Terminal:
     """See :class:`~csb_mcp.ports.Terminal`."""
 
     server_pid = pane_pid = 0
+    running = True
     idle_seconds = 0.0
 
     def __init__(self, world: World, folders: Folders) -> None:
         self.world = world
         self.folders = folders
         self.output = Pulse()
+        self.broken: str | None = None
         self.gone = asyncio.Event()
         self.screen: tuple[str, ...] = ("$",)
         self.generation = 1
@@ -228,7 +233,7 @@ class Terminal:
         return 0
 
     async def error_beside(self, name: str) -> str | None:
-        return None if name else ""
+        return self.broken if name else ""
 
     async def restart_beside(self, name: str) -> None:
         assert name == "egress"
@@ -313,12 +318,19 @@ class Gates:
     def problems(self) -> Sequence[Any]:
         return ()
 
-    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
+    async def ground(self, sandbox: Sandbox, folders: Folders) -> Launch | None:
         del folders
         if sandbox.spec.network != "allowlist":
-            return WayOut()
+            return None
         self.world.start_proxy(sandbox.id)
-        return WayOut(Launch(("proxy",)))
+        return Launch(("proxy",))
+
+    def outlook(self, network: str) -> object:
+        return network, self.world.address
+
+    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
+        del sandbox, folders
+        return WayOut()
 
     async def connect(
         self, sandbox: Sandbox, folders: Folders, client_of: ClientOf, deadline: float
@@ -353,11 +365,17 @@ class _Makers:
     def bounds(self, _: object) -> Mapping[str, tuple[str, str]]:
         return {}
 
-    def choose_uid(self, _: object, __: object) -> int:
+    def choose_uid(self, *_: object) -> int:
         return os.geteuid()
 
     def unguarded(self, _: object) -> Sequence[str]:
         return ()
+
+    async def ground(self, *_: object) -> Launch:
+        return Launch(("launcher",))
+
+    async def show_project(self, *_: object) -> None:
+        pass
 
     async def prepare(
         self,
@@ -366,16 +384,17 @@ class _Makers:
         *_: object,
         program: Program | None,
         seed: Seed | None,
-    ) -> Launch:
+    ) -> None:
         self.world.prepared[sandbox.id] = (program, seed)
         for name, content in (seed or Seed()).files.items():
             path = folders.home / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return Launch(("launcher",))
 
-    async def connect(self, folders: Folders, _: object, __: object) -> Helper:
+    async def connect(self, folders: Folders, *_: object) -> Helper:
         return Helper(self.world, folders)
+
+    begin = connect
 
     async def probe(self, sandbox: Sandbox, _: object, __: object) -> Verification:
         return Verification(sandbox=sandbox.id, probes=self.world.probes, seconds=0.5)
@@ -433,6 +452,11 @@ async def eventually(condition: Any, seconds: float = 10) -> None:
 def registry(service: Manager) -> Registry:
     """Its records and what runs, as they are this moment."""
     return service._registry  # pyright: ignore[reportPrivateUsage]
+
+
+def standing(service: Manager) -> list[Ground]:
+    """Its spares, as they are this moment; they may be taken away from it."""
+    return service._lifecycle._spares._standing  # pyright: ignore[reportPrivateUsage]
 
 
 def events(service: Manager) -> Events:

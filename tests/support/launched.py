@@ -10,8 +10,8 @@ import signal
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,24 @@ def spawn(
     return process, master
 
 
+def told(folders: Folders, *first: str, instead: Mapping[str | None, str] | None = None) -> None:
+    """Have the launcher obey other words than the backend wrote: more, and some replaced."""
+    words = folders.arguments.read_bytes().decode().split("\0")[:-1]
+    words = [*first, *((instead or {}).get(word, word) for word in words)]
+    folders.arguments.write_bytes("".join(f"{word}\0" for word in words).encode())
+
+
+@contextmanager
+def begun(folders: Folders) -> Generator[None]:
+    """The launcher goes on, as soon as it has come to that."""
+    fifo = os.open(folders.begin, os.O_RDWR)
+    try:
+        os.write(fifo, b"\n")
+        yield
+    finally:
+        os.close(fifo)
+
+
 @asynccontextmanager
 async def launched(
     host: Host,
@@ -174,22 +192,22 @@ async def launched(
         os.chown(path, uid, uid)
     fd = os.open(project, os.O_PATH)
     try:
-        launch = await host.backend.prepare(sandbox, folders, fd, {})
-        by_descriptor = f"/proc/{os.getpid()}/fd/{fd}"
-        argv = [
-            str(project) if word == by_descriptor and not held else word for word in launch.argv
-        ]
+        launch = await host.backend.ground(sandbox, folders, fd)
+        await host.backend.prepare(sandbox, folders, fd, {})
+        by_descriptor = None if held else f"/proc/{os.getpid()}/fd/{fd}"
+        told(folders, *extra, instead={by_descriptor: str(project)})
         drop = ("/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--")
         prefix = launch.prefix or (drop if os.getuid() != uid else ())
-        words = [*around, *prefix, *around_launcher, argv[0], *extra, *argv[1:]]
+        words = [*around, *prefix, *around_launcher, *launch.argv]
         process, terminal = spawn(words, {"TERM": "xterm-256color"})
         this = Launched(process, terminal, folders, uid)
         asyncio.get_running_loop().add_reader(terminal, this.read)
         try:
-            if connect:
-                deadline = asyncio.get_running_loop().time() + DEADLINE
-                this.helper = await host.backend.connect(folders, process.pid, deadline)
-            yield this
+            with begun(folders):
+                if connect:
+                    deadline = asyncio.get_running_loop().time() + DEADLINE
+                    this.helper = await host.backend.connect(folders, process.pid, deadline)
+                yield this
         finally:
             if this.helper:
                 this.helper.close()

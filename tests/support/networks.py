@@ -2,19 +2,17 @@
 
 import json
 import os
-import re
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
 
 from csb_mcp.app import App
+from csb_mcp.host.backends import bubblewrap, stager
 from csb_mcp.model import CommandResult, Launch
 from csb_mcp.ports import Enclosure
-from csb_mcp.service import creation
+from csb_mcp.service import ground
 from tests.support.internet import Internet
-
-HELD = re.compile(r"(?<![^=])/proc/\d+/fd/\d+$")
 
 # Tries each of its arguments, KIND:ADDRESS:PORT, and prints how it went.
 PROBE = """
@@ -87,16 +85,17 @@ class Inside:
 
 def put_into(net: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on each sandbox that is created stands there."""
-    enclosed = creation._enclosed  # pyright: ignore[reportPrivateUsage]
+    enclosed = ground._enclosed  # pyright: ignore[reportPrivateUsage]
 
-    def there(payload: Launch, enclosure: Enclosure) -> Launch:
-        made = enclosed(payload, enclosure)
-        prefix = (*net.prefix, *map(_by_path, made.prefix))
-        return replace(made, argv=tuple(map(_by_path, made.argv)), prefix=prefix)
+    def there(launch: Launch, enclosure: Enclosure) -> Launch:
+        made = enclosed(launch, enclosure)
+        return replace(made, prefix=(*net.prefix, *made.prefix))
 
-    monkeypatch.setattr(creation, "_enclosed", there)
+    monkeypatch.setattr(ground, "_enclosed", there)
+    for module in (bubblewrap, stager):
+        monkeypatch.setattr(module, "held", _path)
 
 
-def _by_path(word: str) -> str:
+def _path(fd: int) -> str:
     """A descriptor of ours says nothing in another mount or user namespace."""
-    return HELD.sub(lambda found: os.readlink(found[0]), word)
+    return os.readlink(f"/proc/self/fd/{fd}")

@@ -1,5 +1,6 @@
 """A real service on private folders, and looks at what is left on the host."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -13,6 +14,9 @@ from csb_mcp.app import App, build
 from csb_mcp.config import Settings
 from csb_mcp.model import Condition, Sandbox, SandboxSpec, TerminalText, WaitResult
 from csb_mcp.service.manager import Manager
+
+SHARED = ("network", "geometry", "gl", "memory", "cpus", "pids")
+"""What a sandbox has in common with the spare that it stands on."""
 
 
 @contextmanager
@@ -37,6 +41,7 @@ def settings_in(base: Path, **changes: Any) -> Settings:
         "runtime_dir": base / "run",
         "config_file": base / "config/config.toml",
         "project_roots": (base / "projects",),
+        "spares": 0,  # they would be made while a test measures, or counts processes
     }
     return Settings(**(values | changes))
 
@@ -64,6 +69,28 @@ async def running_app(settings: Settings) -> AsyncGenerator[App]:
 async def create(app: App, project: Path, **changes: Any) -> Sandbox:
     """A sandbox in ``project`` with a small screen."""
     return await app.service.create(SandboxSpec(project_dir=project, **changes))
+
+
+async def create_on_spare(app: App, project: Path, **changes: Any) -> Sandbox:
+    """A sandbox on a spare, which was made after one like it. Needs the setting ``spares``."""
+    alike = {name: changes[name] for name in SHARED if name in changes}
+    first = await create(app, project, **alike)
+    spare = await a_spare(app.service)
+    await app.service.delete(first.id)
+    made = await create(app, project, **changes)
+    assert made.id == spare
+    return made
+
+
+async def a_spare(service: Manager, network: str | None = None) -> str:
+    """The id of the first spare, once one (for that network) stands."""
+    standing = service._lifecycle._spares._standing  # pyright: ignore[reportPrivateUsage]
+    async with asyncio.timeout(20):
+        while True:
+            for ground in standing:
+                if network in (None, ground.sandbox.spec.network):
+                    return ground.sandbox.id
+            await asyncio.sleep(0.01)
 
 
 async def type_line(service: Manager, sandbox: str, line: str) -> str:

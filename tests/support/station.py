@@ -47,6 +47,7 @@ class Station:
             "CSB_MCP_STATE_DIR": str(self.state),
             "CSB_MCP_RUNTIME_DIR": str(base / "run"),
             "CSB_MCP_PROJECT_ROOTS": str(base),
+            "CSB_MCP_SPARES": "0",
             "A_SECRET": "of the client",
         }
         self.started: list[subprocess.Popen[bytes]] = []

@@ -42,6 +42,16 @@ def test_root_gives_each_sandbox_a_uid_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+def test_a_uid_that_is_offered_is_taken_if_it_is_as_good(tmp_path: Path) -> None:
+    identities = rules(0, run_as="nobody")
+    offered = 1_900_000_007
+    assert identities.choose(tmp_path, {offered}, offered) == offered
+    assert identities.choose(tmp_path, (), NOBODY.pw_uid) == 1_900_000_000
+    assert identities.choose(UNMAPPABLE, {offered}, offered) == NOBODY.pw_uid
+    assert rules(1234).choose(tmp_path, (), offered) == 1234
+
+
+@pytest.mark.root
 def test_a_uid_with_an_account_is_not_taken(tmp_path: Path) -> None:
     assert rules(0, uid_base=NOBODY.pw_uid).choose(tmp_path, ()) == NOBODY.pw_uid + 1
 

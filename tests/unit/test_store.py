@@ -101,9 +101,11 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
         for name in ("allowed_hosts", "denied_hosts", "pending", "counted"):
             del record[name]
         db.execute("update sandboxes set record=?", (json.dumps(record),))
+        db.execute("drop table spares")
         db.execute("pragma user_version=1")
     second = await SqliteStore.open(path)
     (kept,) = await second.all()
+    assert await second.spares() == {}
     await second.close()
     assert (kept.spec.memory, kept.spec.cpus) == (4 * 1024**3, None)
     assert (kept.spec.pids, kept.spec.idle_timeout) == (1024, None)
@@ -111,7 +113,24 @@ async def test_a_record_of_the_first_version_has_the_defaults(tmp_path: Path) ->
     assert (kept.allowed_hosts, kept.denied_hosts, kept.pending) == ((), (), ())
     assert kept.spec.verify is False
     with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("pragma user_version").fetchone() == (5,)
+        assert db.execute("pragma user_version").fetchone() == (6,)
+
+
+async def test_spares_are_kept_until_they_are_taken_or_ended(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "s.db")
+    for name in ("a1234567", "b1234567", "c1234567"):
+        await store.insert_spare(name, 4711)
+    await store.insert(sandbox("a1234567"))
+    await store.delete_spare("b1234567")
+    await store.delete_spare("b1234567")
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "s.db")
+    assert await store.spares() == {"c1234567": 4711}
+    await store.insert(sandbox("d1234567", name="n"))
+    with pytest.raises(Conflict):
+        await store.insert(sandbox("c1234567", name="n"))
+    assert await store.spares() == {"c1234567": 4711}  # a refused name costs nothing
+    await store.close()
 
 
 async def test_the_environment_is_not_kept(store: SqliteStore, tmp_path: Path) -> None:

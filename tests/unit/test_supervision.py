@@ -46,8 +46,8 @@ from csb_mcp.ports import Program
 from csb_mcp.service.agents import fusion, needs, prompts, stuck
 from csb_mcp.service.agents.stuck import Circles
 from csb_mcp.service.agents.watch import AgentWatch
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.manager import Manager
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.transports.mcp.contents import agent_text
 from csb_mcp.transports.mcp.updates import Updates
 from tests.support.fake_agent import FakeAgent

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import subprocess
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from csb_mcp.config import Settings
 from csb_mcp.errors import DeadlineExceeded, HelperFailed, HostUnable, InvalidInput
 from csb_mcp.host.backends.channel import Channel
 from csb_mcp.host.backends.helper import SandboxHelper
+from csb_mcp.host.backends.stager import Stager, held, place
 from csb_mcp.host.forwarding import Forwarded, Forwarder, Payload
 from csb_mcp.host.gates import closed_gates
-from csb_mcp.host.identity import STAGE, Identities
+from csb_mcp.host.identity import Identities
 from csb_mcp.host.launchers import Launchers, find_tool, sources
 from csb_mcp.lib.processes import ProcessHandle, children
 from csb_mcp.lib.safe_open import tail
@@ -31,6 +31,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _NOT_SETTABLE = {"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "IFS"}
 _MESSAGE_BYTES = 2000
 _TMP, _SHM = 1024**3, 512 * 1024**2
+_MAX_WORDS = 64 * 1024  # bytes; what a shell is given as one word has twice that (execve(2))
 _FILES = "65536"  # as the helper sets it
 
 
@@ -65,6 +66,9 @@ class BubblewrapBackend:
         self._launchers = launchers
         self._identities = identities or Identities(settings)
         self._forwarder = forwarder or Forwarder(settings)
+        self._stager: Stager | None = None
+        if self._identities.root:
+            self._stager = Stager(settings, self._identities, launchers.folder)
 
     def problems(self) -> Sequence[Problem]:
         """See ``ports.Backend.problems``."""
@@ -80,13 +84,36 @@ class BubblewrapBackend:
             "files": (_FILES, "rlimit per process"),
         }
 
-    def choose_uid(self, project: Path, taken: Collection[int]) -> int:
+    def choose_uid(self, project: Path, taken: Collection[int], offered: int | None = None) -> int:
         """See ``ports.Backend.choose_uid``."""
-        return self._identities.choose(project, taken)
+        return self._identities.choose(project, taken, offered)
 
     def unguarded(self, project: Path) -> Sequence[str]:
         """See ``ports.Backend.unguarded``."""
         return [path for path in protected_paths() if not os.path.lexists(project / path)]
+
+    async def ground(self, sandbox: Sandbox, folders: Folders, project_fd: int | None) -> Launch:
+        """See ``ports.Backend.ground``."""
+        try:
+            self._lay(folders, sandbox.uid)
+        except OSError as error:
+            raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
+        launcher = str(self._launchers.path("bubblewrap"))
+        argv = (launcher, "--later", str(folders.begin), str(folders.arguments))
+        argv += ("--messages", str(_messages(folders)))
+        full = sandbox.spec.network == "full"
+        if full and (self._stager is None or project_fd is not None):
+            argv += ("--network", "full")  # else what is shown later would not be seen behind pasta
+        if self._stager is None:
+            return Launch(argv)
+        return Launch(argv, self._stager.start(sandbox.uid, folders, project_fd, gain=full))
+
+    async def show_project(
+        self, sandbox: Sandbox, folders: Folders, project_fd: int, server_pid: int
+    ) -> None:
+        """See ``ports.Backend.show_project``."""
+        if self._stager is not None:
+            await self._stager.show(sandbox.uid, folders, project_fd, server_pid)
 
     async def prepare(
         self,
@@ -97,27 +124,29 @@ class BubblewrapBackend:
         *,
         program: Program | None = None,
         seed: Seed | None = None,
-    ) -> Launch:
-        """See ``ports.Backend.prepare``. Raises InvalidInput (env, forward), HostUnable."""
+    ) -> None:
+        """See ``ports.Backend``. Raises InvalidInput (env, forward, command), HostUnable."""
         let_in = await self._forwarded(sandbox, folders)
         seed, program = seed or Seed(), program or _program(sandbox.spec)
         asked = {**seed.environment, **sandbox.spec.env}
         pairs = _environment({**asked, **environment, **let_in.environment})
         words = [word for path in program.shown for word in ("--program", str(path))]
-        more = (*let_in.words, *words)
+        argv = self._argv(sandbox.spec, folders, project_fd, (*let_in.words, *words), program.argv)
         try:
-            self._fill(folders, sandbox.uid, pairs)
+            self._fill(folders, sandbox.uid, {folders.environment: pairs, folders.arguments: argv})
             self._seed(folders.home, sandbox.uid, seed.files)
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
-        held = f"/proc/{os.getpid()}/fd/{project_fd}"
-        if not self._identities.root:
-            return Launch(self._argv(sandbox.spec, folders, held, more, program.argv))
-        staged = folders.runtime / "project"
-        return Launch(
-            self._argv(sandbox.spec, folders, str(staged), more, program.argv),
-            tuple(self._stager(sandbox, folders, held, staged, os.stat(project_fd))),
-        )
+
+    async def begin(self, folders: Folders, pane_pid: int, deadline: float) -> SandboxHelper:
+        """See ``ports.Backend.begin``."""
+        # Held open until the helper answers: the launcher may not have come so far as to open it.
+        fifo = os.open(folders.begin, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(fifo, b"\n")
+            return await self.connect(folders, pane_pid, deadline)
+        finally:
+            os.close(fifo)
 
     async def connect(self, folders: Folders, pane_pid: int, deadline: float) -> SandboxHelper:
         """See ``ports.Backend.connect``."""
@@ -148,22 +177,28 @@ class BubblewrapBackend:
         payload = Payload(sandbox.uid, gid, place, sandbox.spec.project_dir)
         return await asyncio.to_thread(self._forwarder.find, sandbox.spec.forward, payload)
 
-    def _fill(self, folders: Folders, uid: int, environment: bytes) -> None:
+    def _lay(self, folders: Folders, uid: int) -> None:
+        """What the launcher waits at, and talks through."""
         gid = self._identities.group(uid)
         for folder in (folders.runtime, folders.state, folders.exec):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shell.seed_home(folders.home, uid, gid)
-        for fifo in (folders.control, folders.status):
+        for fifo in (folders.begin, folders.control, folders.status):
             os.mkfifo(fifo, 0o600)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # which follows no link
-        with open(os.open(folders.environment, flags, 0o600), "wb") as file:
-            file.write(environment)
-        made = [folders.exec, folders.control, folders.status, folders.environment]
-        if self._identities.root:
-            (folders.runtime / "project").mkdir(mode=0o700)
-            made.append(folders.runtime / "project")
+        made = [folders.exec, folders.begin, folders.control, folders.status]
+        if self._stager is not None:
+            made.append(place(folders))
+            made[-1].mkdir(mode=0o700)
         for path in (*made, folders.runtime, folders.state):
             os.chown(path, uid, gid, follow_symlinks=False)
+
+    def _fill(self, folders: Folders, uid: int, files: Mapping[Path, bytes]) -> None:
+        gid = self._identities.group(uid)
+        shell.seed_home(folders.home, uid, gid)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # which follows no link
+        for path, content in files.items():
+            with open(os.open(path, flags, 0o600), "wb") as file:
+                file.write(content)
+                os.fchown(file.fileno(), uid, gid)
 
     def _seed(self, home: Path, uid: int, files: Mapping[str, bytes]) -> None:
         """Into a home that nobody has used yet. What exists already is left alone."""
@@ -184,13 +219,13 @@ class BubblewrapBackend:
         self,
         spec: SandboxSpec,
         folders: Folders,
-        source: str,
+        project_fd: int,
         more: Sequence[str],
         command: Sequence[str],
-    ) -> tuple[str, ...]:
+    ) -> bytes:
         tmp, shm = _memory_folders(spec)
         options = {
-            "project-source": source,
+            **self._project(spec, folders, project_fd),
             "home": folders.home,
             "environment": folders.environment,
             "network": spec.network,
@@ -203,29 +238,21 @@ class BubblewrapBackend:
             "exec-dir": folders.exec,
             "control": folders.control,
             "status": folders.status,
-            "messages": _messages(folders),
         } | ({"egress-dir": folders.egress} if spec.network == "allowlist" else {})
         options |= {"authority": folders.authority} if folders.authority.exists() else {}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        launcher = str(self._launchers.path("bubblewrap"))
-        return (launcher, *words, *more, str(spec.project_dir), "--", *command)
+        return _words((*words, *more, str(spec.project_dir), "--", *command))
 
-    def _stager(
-        self, sandbox: Sandbox, folders: Folders, project: str, staged: Path, owner: os.stat_result
-    ) -> Iterator[str]:
-        uid = sandbox.uid
-        # The plain interpreter: a virtual environment's costs two more milliseconds.
-        yield from (os.path.realpath(sys.executable), "-I", "-S", str(STAGE))
-        yield from (f"uid={uid}", f"gid={self._identities.group(uid)}")
-        yield from (f"hide={self._settings.runtime_dir}", f"hide={self._settings.state_dir}")
-        yield from (f"keep={self._launchers.folder}",)
-        yield from (f"keep={folders.runtime}", f"keep={folders.state}")
-        yield from (f"project={project}", f"at={staged}")
-        if sandbox.spec.network == "full":
-            yield "gain=pasta"
-        if self._identities.owns(uid):
-            yield f"map={owner.st_uid}:{owner.st_gid}"
-        yield "--"
+    def _project(
+        self, spec: SandboxSpec, folders: Folders, project_fd: int
+    ) -> Mapping[str, object]:
+        """Where the launcher finds it, or how it knows that nobody has put another in its place."""
+        if self._stager is not None:
+            return {"project-source": place(folders)}
+        if spec.network == "full":  # behind pasta nobody looks into our descriptors
+            found = os.stat(project_fd)
+            return {"project-is": f"{found.st_dev}:{found.st_ino}"}
+        return {"project-source": held(project_fd)}
 
     def _try(self) -> Iterator[Problem]:
         """Make a tiny sandbox as the uid that a payload would get."""
@@ -252,6 +279,17 @@ class BubblewrapBackend:
             return
         if done.returncode != 0:
             yield _diagnosis(done.stderr.strip())
+
+
+def _words(words: Sequence[str]) -> bytes:
+    for word in words:
+        if "\0" in word:
+            raise InvalidInput("a word of it holds a NUL", field="command")
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)
+    if len(text) > _MAX_WORDS:
+        hint = "Put it into a script and run that"
+        raise InvalidInput("the command is too long", field="command", hint=hint)
+    return text
 
 
 def _program(spec: SandboxSpec) -> Program:

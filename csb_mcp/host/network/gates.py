@@ -14,6 +14,7 @@ from csb_mcp.host.distribution import here
 from csb_mcp.host.launchers import find_tool
 from csb_mcp.host.network.gate import LINE_BYTES, meet
 from csb_mcp.host.network.log import last_connections, tried_hosts
+from csb_mcp.host.network.outlook import outlook
 from csb_mcp.host.network.secrets import Apis, Secrets
 from csb_mcp.lib.landlock import scopes
 from csb_mcp.model import (
@@ -66,15 +67,13 @@ class HostGates:
         if network == "full" and (problem := tun_closed()):
             yield problem
 
-    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
+    async def ground(self, sandbox: Sandbox, folders: Folders) -> Launch | None:
         """See :class:`~csb_mcp.ports.Gates`."""
         network = sandbox.spec.network
         for problem in self._lacking(network):
             raise HostUnable(f"{problem.what}: {problem.why}", hint=problem.repair)
-        warnings = () if network != "host" or scopes() else (_UNSCOPED,)
         if network != "allowlist":
-            given = await self._secrets.prepare(sandbox, folders)
-            return WayOut(environment=given, warnings=warnings)
+            return None
         try:
             for path in (folders.egress, folders.gate, folders.connections):
                 path.mkdir(mode=0o700)
@@ -83,8 +82,17 @@ class HostGates:
         except OSError as error:
             raise HostUnable(f"{error.filename} cannot be made: {error.strerror}") from error
         words = ("--door", folders.egress, "--control", folders.gate, "--log", folders.connections)
-        environment = await self._secrets.prepare(sandbox, folders)
-        return WayOut(Launch((str(self._launcher("egress")), *map(str, words))), environment)
+        return Launch((str(self._launcher("egress")), *map(str, words)))
+
+    def outlook(self, network: str) -> object:
+        """See :class:`~csb_mcp.ports.Gates`."""
+        return outlook(network)
+
+    async def prepare(self, sandbox: Sandbox, folders: Folders) -> WayOut:
+        """See :class:`~csb_mcp.ports.Gates`."""
+        unscoped = sandbox.spec.network == "host" and not scopes()
+        given = await self._secrets.prepare(sandbox, folders)
+        return WayOut(environment=given, warnings=(_UNSCOPED,) if unscoped else ())
 
     async def connect(
         self, sandbox: Sandbox, folders: Folders, client_of: ClientOf, deadline: float

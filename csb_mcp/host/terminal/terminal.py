@@ -68,6 +68,11 @@ class TmuxTerminal:
         return self._main.pid
 
     @property
+    def running(self) -> bool:
+        """See the port."""
+        return any(handle.alive() for handle in self._payload)
+
+    @property
     def output(self) -> Pulse:
         """See the port."""
         return self._wake.pulse

@@ -23,8 +23,8 @@ from csb_mcp.service.agents.queue import GONE, Queue, give_up
 from csb_mcp.service.agents.speaker import speak
 from csb_mcp.service.agents.watch import AgentWatch
 from csb_mcp.service.core import Core
-from csb_mcp.service.creation import Pieces
 from csb_mcp.service.events import Events
+from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
 
 _log = logging.getLogger(__name__)

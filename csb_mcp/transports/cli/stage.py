@@ -29,6 +29,7 @@ def a_stage(name: str, settings: Mapping[str, str]) -> Generator[tuple[Client, P
         "state_dir": str(base / "state"),
         "runtime_dir": str(base / "run"),
         "project_roots": str(base / "projects"),
+        "spares": "0",  # nobody comes after this one
     }
     # As for ^C, which must not leave a daemon and its folder behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
