@@ -39,6 +39,7 @@ class Spares(Core):
         self._last: SandboxSpec | None = None
         self._asked = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def take(self, spec: SandboxSpec, project: Path) -> Ground | None:
         """One that such a sandbox can stand on, now the caller's to undo; None if there is none."""
@@ -57,7 +58,7 @@ class Spares(Core):
 
     def expect(self, sandbox: Sandbox) -> None:
         """Somebody created this one: soon have spares like it."""
-        if self._settings.spares:
+        if self._settings.spares and not self._closed:
             self._last = sandbox.spec
             self._asked.set()
             if self._keeping is None:
@@ -85,7 +86,8 @@ class Spares(Core):
         await asyncio.gather(*map(self.end, grounds))
 
     async def close(self) -> None:
-        """End all."""
+        """End all, and make no more."""
+        self._closed = True
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])

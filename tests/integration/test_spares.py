@@ -153,6 +153,7 @@ async def station(base: Path) -> AsyncGenerator[Station]:
     await made.end_daemon()
 
 
+@pytest.mark.once
 @pytest.mark.timeout(120)
 async def test_a_daemon_that_is_killed_leaves_none_to_the_next(station: Station) -> None:
     """By kill -9, while one is made, and while it stands."""
