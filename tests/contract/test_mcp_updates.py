@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from csb_mcp.errors import DisplayFailed, SandboxEnded
+from csb_mcp.model import Event
 from csb_mcp.transports.mcp import updates as under_test
 from csb_mcp.transports.mcp import watching
 from csb_mcp.transports.mcp.connections import Connections
@@ -276,10 +277,13 @@ async def test_a_watch_survives_a_failure_and_ends_with_its_sandbox(
     path: Path, service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "_AGAIN", 0.01)
+    monkeypatch.setattr(watching, "_AFTER_DEFECT", 0.01)
     async with subscriber(path, "modern") as client:
         service.error = DisplayFailed("is dark")
         await client.subscribe(f"{WEB}/screen")
         await eventually(lambda: service.calls.count("screenshot") > 3)
+        calls, service.error = service.calls.count("screenshot"), ValueError("a defect of ours")
+        await eventually(lambda: service.calls.count("screenshot") > calls + 3)
         service.error = None
         await eventually(lambda: service.watched == 1)
         service.error = SandboxEnded("has ended")
@@ -288,3 +292,24 @@ async def test_a_watch_survives_a_failure_and_ends_with_its_sandbox(
         calls = service.calls.count("screenshot")
         await client.quiet()
         assert service.calls.count("screenshot") == calls
+
+
+async def test_events_are_followed_again_after_a_defect(
+    path: Path, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "_AGAIN", 0.01)
+    events, tries = service.events, 0
+
+    def broken_once(after: int | None = None) -> AsyncIterator[Event]:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ValueError("a defect of ours")
+        return events(after)
+
+    monkeypatch.setattr(service, "events", broken_once)
+    async with subscriber(path, "modern", [WEB]) as client:
+        await eventually(lambda: service.followers == 1)
+        service.happen("warning", "00000000")
+        await client.told((UPDATED, WEB))
+    assert tries > 1

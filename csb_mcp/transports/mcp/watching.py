@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 Changed = Callable[[], None]
 
 _AGAIN = 2.0  # seconds until the next try after a failure
+_AFTER_DEFECT = 60.0
 _PIXEL = Region(0, 0, 1, 1)  # the cheapest picture: what is asked for is its frame's name
 _ANY = TerminalText("")  # stands in every row, so in each that changed since the cursor
 
@@ -102,5 +103,5 @@ async def _until_end(sandbox: str, step: Callable[[], Awaitable[None]]) -> None:
             log.debug("sandbox %s cannot be watched, trying again: %s", sandbox, error)
             await asyncio.sleep(_AGAIN)
         except Exception:
-            log.exception("sandbox %s cannot be watched any more", sandbox)
-            return
+            log.exception("sandbox %s cannot be watched for a while", sandbox)
+            await asyncio.sleep(_AFTER_DEFECT)
