@@ -17,7 +17,7 @@ map         UID:GID, the project's owner on disk, who becomes uid:gid in the clo
 =========== ==================================================================================
 
 ``python -I -S stage.py into=FD uid= gid= project= at= map=`` shows a tree that was started so,
-without project and at, its project. FD is a pidfd of a process of it, while it has no payload yet.
+without project and at, its project. FD is its mount namespace, while there is no payload in it.
 
 ``python -I -S stage.py probe=FOLDER map=UID:GID`` only tries whether FOLDER can be mapped.
 
@@ -175,8 +175,11 @@ def _stage(spec: dict[str, list[str]], program: list[str]) -> None:
 
 
 def _into(spec: dict[str, list[str]]) -> None:
+    into = int(spec["into"][0])
+    if os.path.sameopenfile(into, os.open("/proc/self/ns/mnt", os.O_RDONLY)):
+        raise OSError(0, "a tree has mounts of its own", "setns")  # these are the host's
     project = _project(spec)
-    _checked(_libc.setns(int(spec["into"][0]), _CLONE_NEWNS), "setns")
+    _checked(_libc.setns(into, _CLONE_NEWNS), "setns")
     _attach(project, spec["at"][0])
 
 

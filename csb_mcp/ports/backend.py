@@ -117,11 +117,11 @@ class Backend(Protocol):
         ...
 
     async def show_project(
-        self, sandbox: Sandbox, folders: Folders, project_fd: int, server_pid: int
+        self, sandbox: Sandbox, folders: Folders, project_fd: int, namespace: int
     ) -> None:
-        """Show the tree below ``server_pid`` the project, which it was started without.
+        """Show the tree the project, which it was started without.
 
-        Raises HostUnable.
+        ``namespace``: an open descriptor of the tree's mount namespace. Raises HostUnable.
         """
         ...
 

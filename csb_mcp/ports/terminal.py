@@ -18,6 +18,13 @@ class Terminal(Protocol):
         """Pid of the tmux server."""
         ...
 
+    def mount_namespace(self) -> int:
+        """A descriptor, the caller's, of the mount namespace that the tree is in (namespaces(7)).
+
+        Raises TerminalFailed if the server has ended.
+        """
+        ...
+
     @property
     def pane_pid(self) -> int:
         """Pid of the program in the main pane (the launcher)."""

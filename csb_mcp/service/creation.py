@@ -74,9 +74,10 @@ class Creation:
         ground = self.ground
         if ground.terminal is None:
             await ground.lay(project.fd)
-        self.stage = "terminal"
         async with asyncio.TaskGroup() as group:
+            self.stage = "prepare"
             if ground.terminal is None:
+                self.stage = "terminal"
                 group.create_task(self._start(deadline))
             group.create_task(self._prepare(project, program))
         if ground.terminal is None or ground.enclosure is None:
@@ -161,6 +162,9 @@ class Creation:
             raise CreateFailed(
                 error.message, stage=stage, sandbox=sandbox, hint=error.hint
             ) from error
+        except Exception:
+            self.stage = stage
+            raise
 
     async def _launcher_ended(self, terminal: Terminal) -> NoReturn:
         status = await terminal.wait_exit()
@@ -181,15 +185,15 @@ class Creation:
             hint="csb-mcp doctor shows what this host lacks",
         )
 
-    async def undo(self) -> None:
-        """End what runs and remove what was made."""
+    async def undo(self) -> bool:
+        """End what runs and remove what was made, as :meth:`Ground.undo`."""
         if self._helper is not None:
             self._helper.close()
         if self._gate is not None:
             self._gate.close()
         if self._display is not None:
             await self._display.close()
-        await self.ground.undo()
+        return await self.ground.undo()
 
     def failure(self, error: BaseException) -> CsbError:
         """What the caller of create is told."""

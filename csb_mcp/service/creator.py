@@ -13,20 +13,12 @@ from dataclasses import replace
 
 from csb_mcp.config import Settings
 from csb_mcp.errors import CreateFailed, CsbError, HostUnable
-from csb_mcp.lib.text import one_line
-from csb_mcp.lib.units import size_text
 from csb_mcp.model import (
-    AgentState,
-    Folders,
-    Limits,
-    Outcome,
     Sandbox,
     SandboxSpec,
     SandboxState,
-    Verification,
 )
-from csb_mcp.ports import Backend, Enclosure, Program
-from csb_mcp.service.agents.budgets import budget_words
+from csb_mcp.ports import Program
 from csb_mcp.service.agents.needs import first_prompt, with_needs
 from csb_mcp.service.calls import finish
 from csb_mcp.service.core import Core
@@ -37,6 +29,7 @@ from csb_mcp.service.events import Events
 from csb_mcp.service.ground import Ground
 from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.policy import Project, check_spec, open_project
+from csb_mcp.service.records import attach_line, enforced, new_record, not_held
 from csb_mcp.service.registry import Live, Registry
 from csb_mcp.service.rules import check_bound, normal_rules
 from csb_mcp.service.spares import Spares
@@ -76,21 +69,22 @@ class Creator(Core):
         program = await self._program(spec)
         project = open_project(spec.project_dir, self._settings)
         try:
-            spare = await self._spares.take(spec, project.path)
-            try:
-                sandbox = await self._register(spec, project, spare)
-            except BaseException:
-                if spare is not None:
-                    await finish(self._spares.end(spare))
-                raise
-            async with self._registry.lock(sandbox.id):
-                running = await self._bring_up(sandbox, project, program, spare)
+            running = await self._made(spec, project, program)
         finally:
             os.close(project.fd)
-        self._spares.expect(running)
         if spec.task is not None:
             await self._give(running, spec.task)
         return self._registry.find(running.id)
+
+    async def _made(self, spec: SandboxSpec, project: Project, program: Program | None) -> Sandbox:
+        """On a spare, if one fits. The next one is wanted soon, whatever comes of this."""
+        spare = await self._spares.take(spec, project.path)
+        try:
+            sandbox = await self._register(spec, project, spare)
+            async with self._registry.lock(sandbox.id):
+                return await self._bring_up(sandbox, project, program, spare)
+        finally:
+            self._spares.expect(replace(spec, project_dir=project.path))
 
     async def _program(self, spec: SandboxSpec) -> Program | None:
         """Its agent's, found on this host before anything is made. Raises HostUnable."""
@@ -138,30 +132,31 @@ class Creator(Core):
             made = self._registry.new_id()
             uid = backend.choose_uid(project.path, self._registry.uids())
             self._registry.reserve(made, uid)
-        sandbox = Sandbox(
-            id=made,
-            name=spec.name,
-            spec=replace(spec, project_dir=project.path),
-            state=SandboxState.CREATING,
-            uid=uid,
-            created_at=time.time(),
-            limits=_limits(spec, backend),
-            unguarded=tuple(backend.unguarded(project.path)),
-            attach=_attach(self._pieces.keeper.folders(made), uid),
-            allowed_hosts=spec.allow_hosts,
-            agent_state=(
-                AgentState.STARTING if spec.agent in self._pieces.agents else AgentState.NONE
-            ),
-        )
+        spec = replace(spec, project_dir=project.path)
+        attach = attach_line(self._pieces.keeper.folders(made), uid)
+        supervised = spec.agent in self._pieces.agents
+        sandbox = new_record(made, uid, spec, backend, attach, supervised=supervised)
         try:
             await finish(self._registry.add(sandbox))
-        except asyncio.CancelledError:  # nobody is there to be told of it
-            await finish(self._registry.remove(sandbox.id))
+        except BaseException as error:
+            await finish(self._forget(made, spare, unused=isinstance(error, CsbError)))
             raise
-        finally:
-            if spare is None:
-                self._registry.release(made)
         return sandbox
+
+    async def _forget(self, made: str, spare: Ground | None, *, unused: bool) -> None:
+        """One that was not added, or was when nobody was there any more to be told of it.
+
+        The row goes last: as long as anything runs, the next daemon finds it by that.
+        """
+        if unused and spare is not None:
+            self._spares.give_back(spare)
+            return
+        if spare is not None:
+            await self._spares.end(spare)
+        else:
+            self._registry.release(made)
+        if not unused:
+            await self._registry.remove(made)
 
     async def _bring_up(
         self,
@@ -170,27 +165,53 @@ class Creator(Core):
         program: Program | None,
         spare: Ground | None,
     ) -> Sandbox:
-        creation = Creation(self._pieces, sandbox, self._settings.create_timeout, spare)
+        creation, live = await self._up(sandbox, project, program, spare)
         try:
-            live = await creation.run(project, program)
             if sandbox.spec.verify:
                 creation.stage = "verify"
                 await self._verify(live, sandbox)
             running = replace(
                 sandbox,
                 state=SandboxState.RUNNING,
-                limits=_enforced(sandbox, live.enclosure),
+                limits=enforced(sandbox, live.enclosure),
                 warnings=(*sandbox.warnings, *creation.warnings),
             )
             await self._registry.put(running)
+            await self._events.publish(sandbox.id, "created", backend=sandbox.spec.backend)
         except BaseException as error:
-            await finish(self.roll_back(sandbox, creation, error))
-            if not isinstance(error, Exception):
-                raise
-            raise creation.failure(error) from error
+            await self._fail(sandbox, creation, error)
+            raise
         self._begin(live, running)
-        await self._events.publish(sandbox.id, "created", backend=sandbox.spec.backend)
         return running
+
+    async def _up(
+        self,
+        sandbox: Sandbox,
+        project: Project,
+        program: Program | None,
+        spare: Ground | None,
+    ) -> tuple[Creation, Live]:
+        """What runs. If it failed on a spare, that may have been at fault: once more without.
+
+        But not for another ``create_timeout``.
+        """
+        while True:
+            creation = Creation(self._pieces, sandbox, self._settings.create_timeout, spare)
+            try:
+                return creation, await creation.run(project, program)
+            except BaseException as error:
+                expired = isinstance(error, TimeoutError) or not isinstance(error, Exception)
+                if spare is None or expired or not await finish(creation.undo()):
+                    await self._fail(sandbox, creation, error)
+                    raise
+                _log.warning("sandbox %s, on a spare: %s", sandbox.id, creation.failure(error))
+                spare = None
+
+    async def _fail(self, sandbox: Sandbox, creation: Creation, error: BaseException) -> None:
+        """Roll back, and raise what its caller is told; return if nobody is there any more."""
+        await finish(self.roll_back(sandbox, creation, error))
+        if isinstance(error, Exception):
+            raise creation.failure(error) from error
 
     async def _verify(self, live: Live, sandbox: Sandbox) -> None:
         """Attack it before anybody has it. Raises CreateFailed if it does not hold."""
@@ -202,7 +223,7 @@ class Creator(Core):
             words = f"it was not verified within {VERIFY_SECONDS:g} s"
             raise CreateFailed(words, stage="verify", sandbox=sandbox.id) from error
         if not found.held:
-            raise CreateFailed(_not_held(found), stage="verify", sandbox=sandbox.id)
+            raise CreateFailed(not_held(found), stage="verify", sandbox=sandbox.id)
 
     async def roll_back(self, sandbox: Sandbox, creation: Creation, error: BaseException) -> None:
         """Undo what was begun; its record says why. Its lock is held, or nobody knows of it."""
@@ -217,42 +238,3 @@ class Creator(Core):
             )
             await self._registry.put(failed)
         await self._events.publish(sandbox.id, "failed", reason=reason)
-
-
-def _not_held(found: Verification) -> str:
-    """The rows that say so: attacks that succeeded, else those that could not be tried."""
-    broken = [row for row in found.probes if row.outcome is Outcome.BROKEN]
-    rows = broken or [row for row in found.probes if row.outcome is Outcome.UNTESTED]
-    told = "; ".join(f"{row.name} ({row.protects}): {row.detail}".rstrip(": ") for row in rows)
-    what = "isolation does not hold" if broken else "isolation could not be tested"
-    return f"{what}: {one_line(told, 1000) or 'no attack was tried'}"
-
-
-def _attach(folders: Folders, uid: int) -> str:
-    """A line for a person. Never as root: a tmux client does what its server says."""
-    attach = f"tmux -S {folders.tmux_socket} attach -t main"
-    if uid == os.geteuid():
-        return attach
-    return f"setpriv --reuid={uid} --regid={uid} --clear-groups {attach}"
-
-
-def _limits(spec: SandboxSpec, backend: Backend) -> Limits:
-    """What was asked for, in words, by name; and what the backend bounds anyway."""
-    asked = {"memory": size_text(spec.memory), "pids": str(spec.pids)}
-    if spec.cpus is not None:
-        asked["cpus"] = f"{spec.cpus:g}"
-    if spec.ttl is not None:
-        asked["ttl"] = f"{spec.ttl:g}s"
-    if spec.idle_timeout is not None:
-        asked["idle_timeout"] = f"{spec.idle_timeout:g}s"
-    asked |= budget_words(spec.budget)
-    bounds = backend.bounds(spec)
-    asked |= {name: limit for name, (limit, _) in bounds.items()}
-    return Limits(asked=asked, enforced_by={name: by for name, (_, by) in bounds.items()})
-
-
-def _enforced(sandbox: Sandbox, enclosure: Enclosure) -> Limits:
-    """With what enforces each limit that was asked for: the host's means, or this program."""
-    asked, known = sandbox.limits.asked, sandbox.limits.enforced_by
-    by = {name: known.get(name) or enclosure.enforced_by.get(name, "csb-mcp") for name in asked}
-    return Limits(asked=asked, enforced_by=by)

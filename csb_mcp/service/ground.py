@@ -5,8 +5,8 @@ it can be made before anybody asks for a sandbox: then it is a spare.
 """
 
 import asyncio
-import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -63,12 +63,15 @@ class Ground:
         )
 
     async def show_project(self, project_fd: int) -> None:
-        """Show it the project, if it was started without one. Raises HostUnable."""
+        """Show it the project, if it was started without one. Raises HostUnable, TerminalFailed."""
         if self._shown or self.terminal is None:
             return
         backend = self._pieces.backends[self.sandbox.spec.backend]
-        pid = self.terminal.server_pid
-        await backend.show_project(self.sandbox, self.folders, project_fd, pid)
+        namespace = self.terminal.mount_namespace()
+        try:
+            await backend.show_project(self.sandbox, self.folders, project_fd, namespace)
+        finally:
+            os.close(namespace)
         self._shown = True
 
     async def sound(self) -> bool:
@@ -83,23 +86,44 @@ class Ground:
             return False
         return ended == [None] * len(ended)
 
-    async def undo(self) -> None:
-        """End what runs and remove what was made. Every step is tried, whatever the others do."""
-        deadline = asyncio.get_running_loop().time() + _UNDO_SECONDS
+    async def undo(self) -> bool:
+        """End what runs and remove what was made. Every step is tried, whatever the others do.
+
+        False if something of it still runs: then its folders stay, for who tries again finds it by
+        them. Raises HostUnable if they cannot be removed.
+        """
+        ended = await self._end_tree(asyncio.get_running_loop().time() + _UNDO_SECONDS)
+        removed = await self._remove_limits()
+        if removed and not ended:  # with its limits goes what still ran below them
+            ended = await self._end_tree(asyncio.get_running_loop().time() + _KILL_SECONDS)
+        if ended:
+            await self._pieces.keeper.remove(self.folders)
+        return ended and removed
+
+    async def _end_tree(self, deadline: float) -> bool:
         terminal = self.terminal
-        if terminal is None:  # cancelled, perhaps, while tmux was starting: the lifeline tells
-            with contextlib.suppress(CsbError):
+        try:
+            if terminal is None:  # cancelled, perhaps, while tmux was starting: the lifeline tells
                 terminal = await self._pieces.terminals.adopt(self.folders, deadline)
-        if terminal is not None:
-            with contextlib.suppress(CsbError):
+            if terminal is not None:
                 await terminal.kill(asyncio.get_running_loop().time() + _KILL_SECONDS)
-            await terminal.close()
-        if self.enclosure is not None:
-            try:
+        except CsbError as error:
+            _log.warning("sandbox %s: its tree was not ended: %s", self.sandbox.id, error)
+            return False
+        finally:
+            self.terminal = None
+            if terminal is not None:
+                await terminal.close()
+        return True
+
+    async def _remove_limits(self) -> bool:
+        try:
+            if self.enclosure is not None:
                 await self.enclosure.remove()
-            except Exception:  # noqa: BLE001 - logged; every step is tried, and delete tries again
-                _log.exception("sandbox %s: its limits were not removed", self.sandbox.id)
-        await self._pieces.keeper.remove(self.folders)
+        except Exception:  # noqa: BLE001 - logged; every step is tried
+            _log.exception("sandbox %s: its limits were not removed", self.sandbox.id)
+            return False
+        return True
 
 
 def _enclosed(launch: Launch, enclosure: Enclosure) -> Launch:

@@ -20,6 +20,7 @@ from csb_mcp.service.creator import Creator
 from csb_mcp.service.ender import Ender
 from csb_mcp.service.events import Events
 from csb_mcp.service.gatekeeper import Gatekeeper
+from csb_mcp.service.ground import Ground
 from csb_mcp.service.holder import Holder
 from csb_mcp.service.pieces import Pieces
 from csb_mcp.service.registry import Live, Registry
@@ -90,11 +91,21 @@ class Lifecycle(Core):
     async def _delete(self, sandbox_id: str) -> Sandbox:
         sandbox = await self._stop(sandbox_id, "deleted")
         async with self._registry.lock(sandbox_id):
-            await self._pieces.limiter.adopt(sandbox).remove()  # what an undo may have left
-            await self._pieces.keeper.remove(self._pieces.keeper.folders(sandbox_id))
+            await self._remove(sandbox)
             await self._registry.remove(sandbox_id)
         await self._events.publish(sandbox_id, "deleted")
         return sandbox
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        """Its folders, and what the undoing of a create may have left."""
+        ground = Ground(self._pieces, sandbox)
+        ground.enclosure = self._pieces.limiter.adopt(sandbox)
+        if not await ground.undo():
+            raise TerminalFailed(
+                "something of it still runs",
+                sandbox=sandbox.id,
+                hint="the daemon's log says what; try again in a moment",
+            )
 
     async def restore(self) -> None:
         """After a start of the daemon: take up what an earlier one left."""
@@ -112,11 +123,11 @@ class Lifecycle(Core):
     async def close(self) -> None:
         """Let go of all sandboxes; they go on."""
         await self._sampler.close()
-        await self._spares.close()
         for live in list(self._registry.live.values()):
             await self._supervisor.keep(live)
             await live.close()
         self._registry.live.clear()
+        await self._spares.close()
 
     def _begin(self, live: Live, sandbox: Sandbox) -> None:
         self._registry.live[live.id] = live

@@ -25,6 +25,8 @@ from csb_mcp.service.registry import Registry
 _log = logging.getLogger(__name__)
 _CALM_SECONDS = 1.0  # without a create, before spares are made: whoever creates comes first
 _SOUND_SECONDS = 0.5
+_LEFT_SECONDS = 2.0  # of a start are spent on what an earlier daemon left
+_CLOSE_SECONDS = 5.0
 _NOWHERE = Path("/")
 
 
@@ -39,10 +41,11 @@ class Spares(Core):
         self._last: SandboxSpec | None = None
         self._asked = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def take(self, spec: SandboxSpec, project: Path) -> Ground | None:
-        """One that such a sandbox can stand on, now the caller's to undo; None if there is none."""
+        """One that such a sandbox can stand on, now the caller's; None if there is none."""
         for ground in [one for one in self._standing if self._fits(one.sandbox, spec, project)]:
             if ground not in self._standing:  # somebody was quicker
                 continue
@@ -51,48 +54,72 @@ class Spares(Core):
                 if await _sound(ground):
                     return ground
             except BaseException:
-                self._standing.append(ground)
+                self.give_back(ground)
                 raise
-            await finish(self.end(ground))
+            self._end_soon(ground)
         return None
 
-    def expect(self, sandbox: Sandbox) -> None:
-        """Somebody created this one: soon have spares like it."""
+    def give_back(self, ground: Ground) -> None:
+        """Nothing was done with it."""
+        if self._closed or len(self._standing) >= self._settings.spares:
+            self._end_soon(ground)
+        else:
+            self._standing.append(ground)
+
+    def expect(self, spec: SandboxSpec) -> None:
+        """Somebody created such a one, or tried to: soon have spares like it."""
         if self._settings.spares and not self._closed:
-            self._last = sandbox.spec
+            self._last = spec
             self._asked.set()
             if self._keeping is None:
                 self._keeping = asyncio.create_task(self._keep())
 
     async def end(self, ground: Ground) -> None:
-        """End one that nobody took, or whose taker failed. Logs what keeps it from ending."""
+        """End one that nobody took, or whose taker failed. Never raises.
+
+        If that does not succeed it stays in the store, for the next daemon to try again.
+        """
+        spare = ground.sandbox.id
         try:
-            await ground.undo()
-            await self._registry.store.delete_spare(ground.sandbox.id)
-        except CsbError as error:
-            _log.warning("spare %s is not ended: %s", ground.sandbox.id, error)
-        else:
-            self._registry.release(ground.sandbox.id)
+            if await ground.undo():
+                await self._registry.store.delete_spare(spare)
+                self._registry.release(spare)
+                return
+            _log.warning("spare %s is not ended: something of it still runs", spare)
+        except Exception as error:  # noqa: BLE001 - logged; it must keep nobody from anything
+            _log.warning("spare %s is not ended: %r", spare, error)
 
     async def end_left(self) -> None:
-        """End those that an earlier daemon left, side by side."""
-        left = await self._registry.store.spares()
-        grounds: list[Ground] = []
-        for sandbox_id, uid in left.items():
+        """End those that an earlier daemon left, side by side; what takes long goes on alone."""
+        for sandbox_id, uid in (await self._registry.store.spares()).items():
             sandbox = _placeholder(sandbox_id, uid, SandboxSpec(project_dir=_NOWHERE))
             self._registry.reserve(sandbox_id, uid)
-            grounds.append(Ground(self._pieces, sandbox))
-            grounds[-1].enclosure = self._pieces.limiter.adopt(sandbox)
-        await asyncio.gather(*map(self.end, grounds))
+            ground = Ground(self._pieces, sandbox)
+            ground.enclosure = self._pieces.limiter.adopt(sandbox)
+            self._end_soon(ground)
+        await self._all_ended(_LEFT_SECONDS)
 
     async def close(self) -> None:
-        """End all, and make no more."""
+        """End all, and make no more. After some seconds the rest is left to the next daemon."""
         self._closed = True
         if self._keeping is not None:
             self._keeping.cancel()
-            await asyncio.wait([self._keeping])
-        standing, self._standing = self._standing, []
-        await asyncio.gather(*map(self.end, standing))
+            await asyncio.wait([self._keeping], timeout=_CLOSE_SECONDS)
+        while self._standing:
+            self._end_soon(self._standing.pop())
+        await self._all_ended(_CLOSE_SECONDS)
+        for task in self._ending:
+            task.cancel()
+
+    def _end_soon(self, ground: Ground) -> None:
+        """Nobody has to wait for it."""
+        task = asyncio.create_task(self.end(ground))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _all_ended(self, seconds: float) -> None:
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=seconds)
 
     async def _keep(self) -> None:
         while await self._asked.wait():
@@ -110,9 +137,10 @@ class Spares(Core):
         spec = self._last
         if spec is None:
             return
-        for ground in [one for one in self._standing if one.sandbox.spec != _likeness(spec)]:
-            self._standing.remove(ground)
-            await finish(self.end(ground))
+        for ground in list(self._standing):
+            if not self._fits(ground.sandbox, spec, spec.project_dir):
+                self._standing.remove(ground)
+                self._end_soon(ground)
         while len(self._standing) < self._settings.spares and not self._asked.is_set():
             self._standing.append(await self._make(spec))
 

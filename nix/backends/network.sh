@@ -77,9 +77,9 @@ find_resolver() {
   esac
 }
 
-# go_through_pasta ARGUMENT...: start again inside. The project stays open as this folder, for /proc
-# shows nothing of the host's processes to another user namespace; so does what relative paths of the
-# command line are relative to.
+# go_through_pasta ARGUMENT...: start again inside. The project stays open as this folder, if it is known
+# yet, for /proc shows nothing of the host's processes to another user namespace; so does what relative
+# paths of the command line are relative to.
 go_through_pasta() {
   [[ $network == full && -z $inside ]] || return 0
   local own=() near=()
@@ -89,9 +89,10 @@ go_through_pasta() {
     --dns-forward "$RESOLVER")
   heal_pipe
   # With a /proc of that pid namespace: bwrap looks its child up there, and fails if the host, by
-  # chance, has no process of that number.
+  # chance, has no process of that number. What the host mounts while we wait inside is to be seen, and
+  # what it unmounts not to be kept.
   exec -c ${healed[@]+"${healed[@]}"} "$CSB_PASTA" "${options[@]}" -- "$CSB_SETPRIV" --pdeathsig KILL \
-    "${CSB_SETPRIV%/*}/unshare" --mount-proc "$CSB_BASH" -p "$0" --inside "$base" --outside "${own[*]} ${near[*]}" "$@"
+    "${CSB_SETPRIV%/*}/unshare" --propagation slave --mount-proc "$CSB_BASH" -p "$0" --inside "$base" --outside "${own[*]} ${near[*]}" "$@"
 }
 
 # Debian 12's pasta gives up if SIGPIPE was ignored by who started us; a shell cannot undo that.

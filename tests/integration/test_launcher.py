@@ -1,10 +1,13 @@
 """The launcher by hand: its command line, its terminal, protected paths, and races against it."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -507,3 +510,78 @@ def test_an_upgrade_leaves_what_runs(hand: Hand) -> None:
     changed = Hand(hand.base, hand.user, bwrap=Path("/bin/bwrap"))
     assert changed.launcher != hand.launcher
     assert Path(hand.launcher).exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("early", [(), ("--network", "full")], ids=["outside", "behind pasta"])
+def test_who_waits_sees_what_is_mounted_meanwhile(hand: Hand, early: tuple[str, ...]) -> None:
+    """A disk that is plugged in then has a project on it; one that is pulled out is not kept."""
+    fifo, words = hand.base / "begin", hand.base / "words"
+    disks = [hand.home / name for name in ("pulled", "plugged")]
+    project = disks[1] / "app"
+    os.mkfifo(fifo)
+    told = [*early, "--home", str(hand.inside), str(project), "--", "ls"]
+    words.write_text("".join(f"{word}\0" for word in told))
+    for path in (fifo, words, *disks):
+        if path in disks:
+            path.mkdir()
+        hand.give(path)
+    later = hand.user.command(hand.launcher, "--later", str(fifo), str(words), *early)
+    # The shell stays where the host's mounts are; pasta goes to a place of its own.
+    apart = ["/usr/bin/unshare", "--mount", "--propagation", "shared"]
+    apart += ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
+    with subprocess.Popen(
+        [*apart, *later],
+        env=hand.env,
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            begin = opened_by_a_reader(fifo)
+            there = ["/usr/bin/nsenter", "-t", str(process.pid), "-m", "--"]
+            for disk in disks:
+                options = f"uid={hand.user.uid},gid={hand.user.gid}"
+                mount = ["mount", "-t", "tmpfs", "-o", options, "disk", str(disk)]
+                subprocess.run([*there, *mount], check=True, timeout=10)
+            subprocess.run([*there, "umount", str(disks[0])], check=True, timeout=10)
+            seen = [mounts_of(pid) for pid in (process.pid, *descendants(process.pid))]
+            assert not [text for text in seen if str(disks[0]) in text]
+            make = hand.user.command("/bin/sh", "-c", f"mkdir {project}; touch {project}/here")
+            subprocess.run([*there, *make], check=True, timeout=10)
+            os.write(begin, b"\n")
+            out, err = process.communicate(timeout=20)
+            os.close(begin)
+            assert (out, process.returncode) == (b"here\n", 0), err
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def opened_by_a_reader(fifo: Path) -> int:
+    """Its other end, as soon as somebody waits there."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # ENXIO: nobody does
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.005)
+    raise AssertionError("nobody waits there")
+
+
+def mounts_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/mountinfo").read_text()
+    return ""
+
+
+def test_only_the_folder_that_was_meant_is_entered(hand: Hand) -> None:
+    found = hand.project.stat()
+    told = f"{found.st_dev}:{found.st_ino}"
+    assert hand.run("--project-is", told, str(hand.project), "--", "true").returncode == 0
+    hand.project.rename(hand.home / "moved")
+    hand.project.mkdir()
+    hand.give(hand.project)
+    done = hand.run("--project-is", told, str(hand.project), "--", "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "is not the folder any more" in done.stderr

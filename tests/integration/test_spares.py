@@ -106,7 +106,7 @@ async def test_one_whose_display_or_launcher_died_is_passed_over(app: App, proje
         other = await made_by(app, project)
         assert other.id != spare
         assert await run(app, other.id, "pwd") == f"{project}\n"
-        assert not mentions(str(ground.folders.runtime))
+        await _gone(ground.folders.runtime)
 
 
 async def test_another_folder_in_the_place_of_the_project_is_not_taken_for_it(
@@ -175,12 +175,19 @@ async def test_a_daemon_that_is_killed_leaves_none_to_the_next(station: Station)
             assert not (station.base / "state/sandboxes" / spare).exists()
     async with station.client() as client:
         await call(client, "delete", sandbox=keeper)
-        await _appears(runtime, (await create(client, project))["id"], "tmux")
+        last = (await create(client, project))["id"]
+        spare = await _appears(runtime, last, "tmux")
     await station.end_daemon()
+    assert not mentions(str(runtime / spare))
+    assert {path.name for path in runtime.iterdir()} == {"daemon", "launchers", last}
     async with station.client() as client:
-        (last,) = (await call(client, "list_sandboxes"))["sandboxes"]
-        assert {path.name for path in runtime.iterdir()} == {"daemon", "launchers", last["id"]}
-        await call(client, "delete", sandbox=last["id"])
+        await call(client, "delete", sandbox=last)
+
+
+async def _gone(runtime: Path) -> None:
+    async with asyncio.timeout(20):
+        while mentions(str(runtime)) or runtime.exists():
+            await asyncio.sleep(0.01)
 
 
 async def _xvfb(server: int) -> int:

@@ -216,6 +216,9 @@ class Terminal:
         self.screen, self.generation = rows, self.generation + 1
         self.output.beat()
 
+    def mount_namespace(self) -> int:
+        return os.open("/proc/self/ns/mnt", os.O_RDONLY)
+
     async def send(self, text: str | None, keys: Sequence[str], *, paste: bool = False) -> None:
         del paste
         for one in ([text] if text else []) + [f"<{key}>" for key in keys]:

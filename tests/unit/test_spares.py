@@ -1,15 +1,17 @@
 """Spares on pieces in memory: when there are some, who gets one, and that none is ever left."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from csb_mcp.errors import Conflict, CreateFailed, HostUnable
+from csb_mcp.errors import Conflict, CreateFailed, HostUnable, TerminalFailed
 from csb_mcp.host.network.outlook import outlook
-from csb_mcp.model import Geometry, Sandbox, SandboxSpec
+from csb_mcp.model import Folders, Geometry, Sandbox, SandboxSpec, SandboxState
 from csb_mcp.service import spares
+from csb_mcp.service.ground import Ground
 from csb_mcp.service.manager import Manager
 from csb_mcp.service.pieces import Pieces
 from tests.support.fake_pieces import World, eventually, registry, standing, store
@@ -45,8 +47,12 @@ async def a_spare(service: Manager, count: int = 1) -> str:
 
 async def none_is_left(world: World, service: Manager) -> None:
     """But of sandboxes that have a record."""
-    known = {sandbox.id for sandbox in await service.list()}
     assert await store(service).spares() == {}
+    only(world, {sandbox.id for sandbox in await service.list()})
+
+
+def only(world: World, known: set[str]) -> None:
+    """Nothing else is on the host."""
     assert {tree.name for tree in world.trees} <= known
     assert {path.name for path in (world.settings.state_dir / "sandboxes").iterdir()} <= known
 
@@ -66,11 +72,11 @@ async def test_the_next_create_takes_it_and_another_is_made(world: World) -> Non
 
 async def test_it_ends_with_the_daemon(world: World) -> None:
     async with world.service() as service:
-        await create(service, world)
+        kept = await create(service, world)
         await a_spare(service)
+    only(world, {kept.id})
     async with world.service() as service:
-        assert standing(service) == []
-        await none_is_left(world, service)
+        assert await store(service).spares() == {}
 
 
 async def test_one_that_a_killed_daemon_left_is_ended_by_the_next(world: World) -> None:
@@ -149,30 +155,171 @@ async def test_one_that_broke_is_ended_and_the_create_goes_on_without(
             world.address = "198.51.100.9"
         made = await create(service, world)
         assert made.id != spare
-        assert world.settings.runtime_dir / spare not in world.trees
+        await eventually(lambda: world.settings.runtime_dir / spare not in world.trees)
+        await a_spare(service)
         assert spare not in await store(service).spares()
 
 
-async def test_a_create_that_fails_takes_its_spare_along(
+async def test_a_name_that_is_taken_costs_no_spare(world: World) -> None:
+    async with world.service() as service:
+        await create(service, world, name="taken")
+        spare = await a_spare(service)
+        with pytest.raises(Conflict, match="taken"):
+            await create(service, world, name="taken")
+        assert (await create(service, world)).id == spare
+
+
+async def fails(*_: object, **__: object) -> None:
+    raise HostUnable("no room")
+
+
+async def test_a_create_that_fails_on_a_spare_is_tried_without(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.service() as service:
-        await create(service, world, name="taken")
-        await a_spare(service)
-        with pytest.raises(Conflict, match="taken"):
-            await create(service, world, name="taken")
-        await none_is_left(world, service)
         await create(service, world)
         spare = await a_spare(service)
+        monkeypatch.setattr(backend(service), "show_project", fails)
+        made = await create(service, world)
+        assert (made.id, made.state) == (spare, SandboxState.RUNNING)
+        assert len(world.trees) == 2
+        assert registry(service).live[made.id].terminal is world.trees[_runtime(world, spare)]
+        await a_spare(service)
 
-        async def fails(*_: object, **__: object) -> None:
-            raise HostUnable("no room")
 
+async def test_one_that_fails_in_any_case_takes_its_spare_along(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.service() as service:
+        await create(service, world)
+        spare = await a_spare(service)
         monkeypatch.setattr(backend(service), "prepare", fails)
         with pytest.raises(CreateFailed, match="no room") as caught:
             await create(service, world)
-        assert caught.value.sandbox == spare
+        assert (caught.value.sandbox, caught.value.stage) == (spare, "prepare")
+        assert _runtime(world, spare) not in world.trees
+        assert not _runtime(world, spare).exists()
+        await a_spare(service)
+
+
+async def test_a_create_that_is_cancelled_on_a_spare_leaves_a_row_as_long_as_a_tree(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.service() as service:
+        first = await create(service, world)
+        spare = await a_spare(service)
+        rows = store(service)
+        insert, inserted = rows.insert, asyncio.Event()
+
+        async def slow(sandbox: Sandbox) -> None:
+            await insert(sandbox)
+            inserted.set()
+            await asyncio.sleep(0.05)
+
+        kept: list[bool] = []
+        undo = Ground.undo
+
+        async def watched(ground: Ground) -> bool:
+            done = await undo(ground)
+            kept.append(ground.sandbox.id in {one.id for one in await rows.all()})
+            return done
+
+        monkeypatch.setattr(rows, "insert", slow)
+        monkeypatch.setattr(Ground, "undo", watched)
+        work = asyncio.create_task(create(service, world))
+        await inserted.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert kept == [True]
+        assert [sandbox.id for sandbox in await rows.all()] == [first.id]
+        assert _runtime(world, spare) not in world.trees
+
+
+async def test_one_that_does_not_end_stays_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.service() as service:
+        first = await create(service, world)
+        spare = await a_spare(service)
+        standing(service).clear()  # the daemon is killed
+    monkeypatch.setattr(spares, "_LEFT_SECONDS", 0.05)
+
+    async def hangs(folders: Folders, _: object) -> Any:
+        if folders.runtime.name == spare:
+            raise TerminalFailed("tmux runs and does not answer")
+        return world.trees.get(folders.runtime)
+
+    made = world.pieces
+    monkeypatch.setattr(world, "pieces", lambda: _with_adopt(made(), hangs))
+    async with world.service() as service:
+        assert await store(service).spares() == {spare: first.uid}
+        assert _runtime(world, spare).exists()
+        assert first.uid in registry(service).uids()
+    monkeypatch.setattr(world, "pieces", made)
+    async with world.service() as service:
+        assert await store(service).spares() == {}
+        assert _runtime(world, spare) not in world.trees
+
+
+def _with_adopt(found: Pieces, adopt: Any) -> Pieces:
+    found.terminals.adopt = adopt  # pyright: ignore[reportAttributeAccessIssue]
+    return found
+
+
+async def test_a_defect_in_the_end_of_one_keeps_no_daemon_from_its_sandboxes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.service() as service:
+        first = await create(service, world)
+        await a_spare(service)
+        standing(service).clear()
+    with monkeypatch.context() as patch:
+
+        async def broken(_: Ground) -> bool:
+            raise OSError(5, "input/output error")
+
+        patch.setattr(Ground, "undo", broken)
+        async with world.service() as service:
+            assert registry(service).live.keys() == {first.id}
+            await create(service, world)
+            await a_spare(service)
+    async with world.service() as service:
         await none_is_left(world, service)
+
+
+def another(*_: object) -> int:
+    return os.geteuid() + 1
+
+
+async def test_spares_of_another_uid_make_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a root daemon: of a project that cannot be mapped, then of one that can."""
+    async with world.service() as service:
+        await create(service, world)
+        before = await a_spare(service)
+        monkeypatch.setattr(backend(service), "choose_uid", another)
+        assert (await create(service, world)).id != before
+        await eventually(lambda: standing(service) and standing(service)[0].sandbox.id != before)
+        assert standing(service)[0].sandbox.uid == os.geteuid() + 1
+
+
+async def test_one_that_is_taken_while_others_are_ended_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spares, "_CALM_SECONDS", 0.02)
+    world = World(tmp_path, spares=2)
+    async with world.service() as service:
+        await create(service, world)
+        await a_spare(service, 2)
+        await asyncio.gather(create(service, world, gl=True), create(service, world))
+        await eventually(lambda: len(standing(service)) == 2)
+        assert "Traceback" not in caplog.text
+
+
+def _runtime(world: World, sandbox_id: str) -> Path:
+    return world.settings.runtime_dir / sandbox_id
 
 
 async def test_one_that_cannot_be_made_harms_nobody(
@@ -182,13 +329,10 @@ async def test_one_that_cannot_be_made_harms_nobody(
         first = await create(service, world)
         await a_spare(service)
 
-        async def fails(*_: object, **__: object) -> None:
-            raise HostUnable("the disk is full")
-
         monkeypatch.setattr(backend(service), "ground", fails)
         second = await create(service, world)
         assert second.id != first.id
-        await eventually(lambda: "the disk is full" in caplog.text)
+        await eventually(lambda: "no room" in caplog.text)
         await none_is_left(world, service)
         monkeypatch.undo()
         monkeypatch.setattr(spares, "_CALM_SECONDS", 0.02)
@@ -240,8 +384,8 @@ async def test_a_daemon_that_ends_while_one_is_made_leaves_nothing(
         await create(service, world)  # takes the one that stands
         async with asyncio.timeout(10):
             await begun.wait()
-    async with world.service() as service:
-        await none_is_left(world, service)
+        known = {sandbox.id for sandbox in await service.list()}
+    only(world, known)
 
 
 def test_another_network_is_told_and_counters_are_not(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _NOT_SETTABLE = {"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "IFS"}
 _MESSAGE_BYTES = 2000
 _TMP, _SHM = 1024**3, 512 * 1024**2
-_MAX_WORDS = 64 * 1024  # bytes; what a shell is given as one word has twice that (execve(2))
+_MAX_WORDS = (
+    30 * 1024
+)  # bytes; the helper quotes them (by four), as one word of execve(2)'s 128 KiB
 _FILES = "65536"  # as the helper sets it
 
 
@@ -109,11 +111,11 @@ class BubblewrapBackend:
         return Launch(argv, self._stager.start(sandbox.uid, folders, project_fd, gain=full))
 
     async def show_project(
-        self, sandbox: Sandbox, folders: Folders, project_fd: int, server_pid: int
+        self, sandbox: Sandbox, folders: Folders, project_fd: int, namespace: int
     ) -> None:
         """See ``ports.Backend.show_project``."""
         if self._stager is not None:
-            await self._stager.show(sandbox.uid, folders, project_fd, server_pid)
+            await self._stager.show(sandbox.uid, folders, project_fd, namespace)
 
     async def prepare(
         self,
@@ -141,7 +143,10 @@ class BubblewrapBackend:
     async def begin(self, folders: Folders, pane_pid: int, deadline: float) -> SandboxHelper:
         """See ``ports.Backend.begin``."""
         # Held open until the helper answers: the launcher may not have come so far as to open it.
-        fifo = os.open(folders.begin, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fifo = os.open(folders.begin, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise HelperFailed(f"{folders.begin}: {error.strerror}") from error
         try:
             os.write(fifo, b"\n")
             return await self.connect(folders, pane_pid, deadline)

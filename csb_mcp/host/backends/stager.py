@@ -33,17 +33,16 @@ class Stager:
             words += self._project(uid, folders, project_fd)
         return (*words, *(["gain=pasta"] if gain else ()), "--")
 
-    async def show(self, uid: int, folders: Folders, project_fd: int, pid: int) -> None:
-        """Show the project to the tree that ``pid`` is of. Raises HostUnable."""
+    async def show(self, uid: int, folders: Folders, project_fd: int, namespace: int) -> None:
+        """Show the project in ``namespace``, a descriptor of one that :meth:`start` made.
+
+        Raises HostUnable.
+        """
         try:
-            pidfd = os.pidfd_open(pid)
+            project = [*self._project(uid, folders, project_fd)]
+            await _run([*self._stage(uid), f"into={namespace}", *project], namespace)
         except OSError as error:
-            raise HostUnable(f"its tree has ended: {error.strerror}") from error
-        try:
-            words = [*self._stage(uid), f"into={pidfd}", *self._project(uid, folders, project_fd)]
-            await _run(words, pidfd)
-        finally:
-            os.close(pidfd)
+            raise HostUnable(f"the project cannot be shown: {error.strerror}") from error
 
     def _stage(self, uid: int) -> Iterator[str]:
         # The plain interpreter: a virtual environment's costs two more milliseconds.
@@ -67,13 +66,13 @@ def place(folders: Folders) -> Path:
     return folders.runtime / "project"
 
 
-async def _run(words: Sequence[str], pidfd: int) -> None:
+async def _run(words: Sequence[str], namespace: int) -> None:
     process = await asyncio.create_subprocess_exec(
         *words,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        pass_fds=[pidfd],
+        pass_fds=[namespace],
     )
     try:
         async with asyncio.timeout(_SECONDS):

@@ -1,6 +1,7 @@
 """``Terminal`` (ports.py): one sandbox's tmux server, over its control connection."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -61,6 +62,18 @@ class TmuxTerminal:
     def server_pid(self) -> int:
         """See the port."""
         return self._tree.server.pid
+
+    def mount_namespace(self) -> int:
+        """See the port."""
+        server = self._tree.server
+        try:
+            namespace = os.open(f"/proc/{server.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TerminalFailed(f"its mounts cannot be entered: {error.strerror}") from error
+        if not server.alive():  # the pid may have been another's by then
+            os.close(namespace)
+            raise TerminalFailed("the tmux server has ended")
+        return namespace
 
     @property
     def pane_pid(self) -> int:
