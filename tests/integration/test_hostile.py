@@ -123,6 +123,7 @@ while True: os.close(os.open("new", os.O_CREAT | os.O_WRONLY)); os.unlink("new")
 """
 
 
+@pytest.mark.once  # the daemon's own time
 @pytest.mark.parametrize("source", [KEYBOARD_CHANGES, NEW_FILES], ids=["keyboard", "files"])
 async def test_floods_of_events_take_little_of_the_daemons_time(
     app: App, sandbox: Sandbox, project: Path, source: str
@@ -179,6 +180,7 @@ async def test_a_full_disk_inside_is_its_own(app: App, pair: tuple[Sandbox, Sand
     assert background
 
 
+@pytest.mark.once  # as above
 async def test_floods_of_output_are_not_felt(app: App, pair: tuple[Sandbox, Sandbox]) -> None:
     bad, good = pair
     async with neighbour_answers(app, good):
