@@ -5,7 +5,6 @@ What it translates to is tested elsewhere, on real sandboxes.
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -497,11 +496,3 @@ async def build(settings: Settings) -> FakeApp:
     if os.environ.get("CSB_MCP_RUN_AS") == "broken":
         raise RuntimeError("the piece that broke")
     return FakeApp()
-
-
-def main() -> None:
-    """The command, but in the place of the composition root stands this module."""
-    from csb_mcp import __main__ as command
-
-    sys.modules["csb_mcp.app"] = sys.modules[__name__]
-    command.main()

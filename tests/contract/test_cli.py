@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from csb_mcp import __version__, decode
@@ -18,6 +19,7 @@ from csb_mcp.decode.conditions import CONDITIONS as ALL_CONDITIONS
 from csb_mcp.errors import InvalidInput
 from csb_mcp.transports.cli import render
 from csb_mcp.transports.cli.display import write_file
+from csb_mcp.transports.cli.main import main
 from csb_mcp.transports.cli.parser import UsageError, parse
 from csb_mcp.transports.cli.render import columns, fit, size, span, sparkline
 from csb_mcp.transports.cli.terminal import one_row
@@ -79,10 +81,13 @@ def shell(serving: Station) -> Shell:
 
 @pytest.fixture
 def web(shell: Shell) -> Iterator[str]:
-    """Id of a sandbox of that name."""
-    yield shell.json("create", ".", "--name", "web")["id"]
-    for record in shell.json("list"):
-        shell("delete", record["id"])
+    """Id of a sandbox of that name, made and removed without a process for each step."""
+    transport = httpx2.HTTPTransport(uds=str(shell.station.http_socket))
+    with httpx2.Client(transport=transport, base_url="http://csb/api", timeout=PATIENCE) as client:
+        wanted = {"project_dir": str(shell.station.base), "name": "web"}
+        yield client.post("/sandboxes", json=wanted).raise_for_status().json()["id"]
+        for record in client.get("/sandboxes").raise_for_status().json():
+            client.delete(f"/sandboxes/{record['id']}").raise_for_status()
 
 
 # --- life of a sandbox
@@ -533,13 +538,17 @@ def test_a_command_line_that_makes_no_sense(shell: Shell) -> None:
         assert "Traceback" not in err
 
 
-def test_help(shell: Shell) -> None:
+def test_help(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     overview = shell("--help")
     for name, verb in VERBS.items():
         assert f"csb-mcp {name}" in overview
-        told = shell(name, "--help")
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
+        told = capsys.readouterr().out
         assert told.startswith(f"usage: csb-mcp {name}")
         assert all(argument.name in told for argument in verb.arguments if argument.option)
+    assert shell("list", "--help").startswith("usage: csb-mcp list")  # as a program, too
     status, out, _ = shell.station.run()
     assert (status, out) == (2, overview)
 
@@ -597,10 +606,13 @@ def connected(pid: int) -> bool:
 
 def test_what_takes_long_is_told_on_a_terminal(shell: Shell, web: str) -> None:
     words = ("wait", "web", "--port", "80", "--timeout", "2s")
+    elsewhere = shell.station.start(*words)
     shown = shell.shown(*words, status=124)
     assert "\rwaiting… 1." in shown
     assert "\r\x1b[K" in shown
-    assert "waiting" not in shell.station.run(*words)[2]
+    said = elsewhere.communicate(timeout=PATIENCE)[1]
+    assert b"did not come true" in said
+    assert b"waiting" not in said
 
 
 # --- the daemon

@@ -19,7 +19,10 @@ def run(folder: Path, body: str, *, ci: bool) -> subprocess.CompletedProcess[str
     (folder / "test_it.py").write_text(HEAD + body + "\n")
     environ = {k: v for k, v in os.environ.items() if k not in ("CI", "CSB_TEST_REAPER")}
     environ["CSB_TEST_GRACE"] = "0.5"
-    config = ("--rootdir", str(folder), "-c", str(TESTS.parent / "pyproject.toml"))
+    # Only what our settings name: to load all that is installed takes longer than all the rest.
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    plugins = ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider")
+    config = (*plugins, "--rootdir", str(folder), "-c", str(TESTS.parent / "pyproject.toml"))
     return subprocess.run(
         [sys.executable, TESTS / "reaper.py", sys.executable, "-m", "pytest", *config, folder],
         env=environ | {"CI": "true"} if ci else environ,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,15 @@ def test_resources_and_prompts_are_listed(inspector: Inspector, era: str) -> Non
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("era", ERAS)
-def test_a_whole_life(inspector: Inspector, projects: Path, era: str) -> None:
+def test_a_whole_life(inspector: Inspector, projects: Path) -> None:
+    """In both eras at once: each call starts Node, which takes long, on one processor."""
+    with ThreadPoolExecutor() as pool:
+        lives = [pool.submit(live, inspector, projects, era) for era in ERAS]
+    for each in lives:
+        each.result()
+
+
+def live(inspector: Inspector, projects: Path, era: str) -> None:
     project = projects / era
     project.mkdir()
     given = {"project_dir": str(project), "agent": "shell", "name": f"life-{era}"}
@@ -177,7 +185,7 @@ def drive(inspector: Inspector, era: str, sandbox: str) -> None:
     assert base64.b64decode(screen["blob"]).startswith(b"\x89PNG")
 
     usage = inspector.value(era, "metrics", sandbox=sandbox)
-    assert usage["host"]["sandboxes_running"] == 1
+    assert usage["host"]["sandboxes_running"] in (1, 2)  # ours, and the other era's
     assert usage["sandbox"]["processes"] > 3  # tmux, Xvfb, the launcher, the helper at least
 
 

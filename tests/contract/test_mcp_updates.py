@@ -145,8 +145,10 @@ async def test_output_and_drawing_are_told_by_their_own_names(
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_what_the_agent_does_and_uses_is_told(
-    path: Path, service: FakeService, era: str
+    path: Path, service: FakeService, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Eight notices of one resource; that they come seldom is another test's.
+    monkeypatch.setattr(under_test, "_APART", 0.05)
     async with subscriber(path, era, [f"{WEB}/agent", f"{WEB}/terminal"]) as client:
         await eventually(lambda: (service.followers, service.watched) == (1, 2))
         for kind in ("agent_state", "agent_error", "question", "turn_finished", "budget", "stuck"):
@@ -160,7 +162,7 @@ async def test_what_the_agent_does_and_uses_is_told(
         client.notices.clear()
         service.happen("warning", "00000000")
         service.happen("question", "elsewhere")
-        await client.hear_for(0.6)
+        await client.hear_for(0.2)
         assert (UPDATED, f"{WEB}/agent") not in client.notices
 
 
@@ -248,14 +250,17 @@ async def test_what_does_not_exist_is_never_told_of(
         assert updates.tasks == 1
 
 
-async def test_a_slow_client_is_told_each_thing_once(path: Path, service: FakeService) -> None:
+async def test_a_slow_client_is_told_each_thing_once(
+    path: Path, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "_APART", 0.1)
     async with subscriber(path, "legacy", [WEB]) as client:
         await eventually(lambda: service.followers == 1)
         for _ in range(400):  # more answers than buffers hold, and none is read
             await client.peer.ask("tools/list")
         for _ in range(5):
             service.happen("warning", "00000000")
-            await asyncio.sleep(0.55)
+            await asyncio.sleep(0.15)
         answers = 0
         while answers < 400:
             heard = await client.peer.hear()

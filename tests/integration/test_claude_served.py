@@ -293,9 +293,12 @@ async def test_all_that_it_does(base: Path) -> None:
         for run, env in runs.items():  # one after another: a start takes both processors
             one = await served(app, base, run.__name__, **env)
             group.create_task(told(run, one))
+        await outlives_its_daemon(base / "a")  # a daemon of its own, while the first one thinks
 
 
-async def test_a_restart_of_the_daemon(base: Path) -> None:
+async def outlives_its_daemon(base: Path) -> None:
+    base.mkdir()
+    base.chmod(0o711)
     settings = settings_in(base, claude=PROGRAM, prices=PRICES)
     async with running_app(settings) as app:
         one = await served(app, base, "one")

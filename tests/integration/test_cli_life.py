@@ -96,6 +96,7 @@ def test_a_story_that_leaves_nothing(station: Station) -> None:
     assert not left(out)
 
 
+@pytest.mark.once  # as above, in words
 def test_a_story_told(station: Station) -> None:
     _, out, _ = station.run("demo")
     assert "$ csb-mcp create" in out
@@ -104,6 +105,7 @@ def test_a_story_told(station: Station) -> None:
     assert not left(out)
 
 
+@pytest.mark.once  # a signal is one, whoever gets it
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_story_that_is_interrupted_leaves_nothing(station: Station, how: signal.Signals) -> None:
     process = station.start("demo")

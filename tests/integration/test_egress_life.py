@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,8 @@ def kill_proxy(app: App, sandbox: str) -> None:
     ours = [pid for pid in tree if b"/run/csb/program" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert ours
     for pid in ours:
-        os.kill(pid, 9)
+        with suppress(ProcessLookupError):  # each ends with the one above it
+            os.kill(pid, 9)
 
 
 async def past_events(app: App, sandbox: str) -> AsyncIterator[Any]:

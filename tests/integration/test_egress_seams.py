@@ -208,6 +208,7 @@ def test_a_secrets_host_is_served_by_tls_in_a_thread(
 ) -> None:
     with a_proxy(net, short_dir, altered) as proxy:
         control = proxy.control()
+        control.rules()  # else a request waits for the first ones
         assert b" 403 " in proxy.ask(b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
         assert control.do(**secrets("the value")) == {"done": "secrets"}
         client, answer = proxy.tunnel("good.test:443")

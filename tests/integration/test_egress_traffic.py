@@ -196,9 +196,11 @@ def test_a_way_out_without_rules_is_closed(
     net: Internet, server: Server, proxy: RunningProxy
 ) -> None:
     server.peers.clear()
-    assert b" 403 " in proxy.ask(b"GET http://good.test/ HTTP/1.1\r\n\r\n")
-    proxy.control().close()
-    assert b" 403 " in proxy.ask(b"GET http://good.test/ HTTP/1.1\r\n\r\n")
+    with proxy.connect() as before:  # each waits for rules for a while
+        before.sendall(b"GET http://good.test/ HTTP/1.1\r\n\r\n")
+        proxy.control().close()
+        assert b" 403 " in proxy.ask(b"GET http://good.test/ HTTP/1.1\r\n\r\n")
+        assert b" 403 " in everything(before)
     assert not server.peers
 
 
@@ -272,6 +274,9 @@ def test_once_is_for_one_connection(server: Server, proxy: RunningProxy) -> None
 
 def test_what_is_let_through_once_was_answered(proxy: RunningProxy) -> None:
     """So the next daemon does not hear of it again, and hears of those that nobody answered."""
+    control = proxy.control()
+    control.rules()  # else a request waits for the first ones
+    control.close()
     for host in ("once.test", "other.test"):
         proxy.ask(f"GET http://{host}/ HTTP/1.1\r\n\r\n".encode())
     control = proxy.control()
@@ -287,6 +292,7 @@ def test_what_is_let_through_once_was_answered(proxy: RunningProxy) -> None:
 
 def test_once_is_not_used_up_by_a_host_that_is_away(net: Internet, proxy: RunningProxy) -> None:
     control = proxy.control()
+    control.rules()  # else a request waits for the first ones
     net.names.answer("late.test", "198.51.100.20")
     assert control.do(do="once", host="late.test", port=80) == {"done": "once"}
     assert b" 502 " in proxy.ask(b"GET http://late.test/ HTTP/1.1\r\n\r\n")

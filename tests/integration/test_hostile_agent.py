@@ -33,7 +33,7 @@ pytestmark = pytest.mark.once  # what is read, and how carefully, is the same fo
 
 SCREENS = Path(__file__).parents[1] / "fixtures/screens/claude-2.1.332"
 # A million would do the same, and take a minute to make and to remove.
-FLOOD = 100_000
+FLOOD = 50_000
 
 MESS = r"""
 import json, os, socket, time

@@ -391,6 +391,7 @@ TOOLS = {
 }
 
 
+@pytest.mark.once  # what a tool makes of its environment, no uid changes
 async def test_tools_go_out_by_the_proxy_alone(
     app: App, project: Path, net: Internet, there: Internet, short_dir: Path
 ) -> None:

@@ -110,6 +110,7 @@ async def test_its_end_ends_a_paused_wait(app: App, sandbox: Sandbox) -> None:
     assert (await waiting).satisfied
 
 
+@pytest.mark.once  # the clock is the service's
 async def test_an_idle_sandbox_is_stopped(app: App, project: Path) -> None:
     sandbox = await create(app, project, idle_timeout=1.5)
     assert sandbox.limits.asked["idle_timeout"] == "1.5s"
@@ -133,6 +134,7 @@ def _printing() -> tuple[str, ...]:
     return ("bash", "-c", "while :; do echo busy; sleep 0.2; done")
 
 
+@pytest.mark.once  # the clock is the service's
 async def test_a_command_and_a_pause_keep_it_from_being_idle(app: App, project: Path) -> None:
     working = await create(app, project, idle_timeout=1)
     paused = await create(app, project, idle_timeout=1)
@@ -218,6 +220,7 @@ async def _full(*_: object) -> None:
     raise StoreUnusable("the store did not take it: database or disk is full")
 
 
+@pytest.mark.once  # the clock is the service's
 async def test_no_idle_time_passes_in_a_pause(app: App, project: Path) -> None:
     sandbox = await create(app, project, idle_timeout=2)
     await app.service.pause(sandbox.id)

@@ -27,7 +27,7 @@ COMMAND = [str(Path(sys.executable).parent / "csb-mcp")]
 SCRIPT = """\
 import sys
 sys.path.insert(0, {repository!r})
-from tests.contract.fake_service import main
+from tests.support.in_memory import main
 main()
 """
 FAKE = [sys.executable, "-c", SCRIPT.format(repository=str(REPOSITORY))]
@@ -112,6 +112,8 @@ async def test_the_socket_is_for_its_user_and_goes_with_the_daemon(base: Path) -
     assert "healthz" not in log  # requests are their clients' matter
 
 
+# What no uid changes: a daemon of a service in memory, and what goes over its socket.
+@pytest.mark.once
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_daemon_ends_with_all_kinds_of_answers_open(base: Path, signum: int) -> None:
     async with (
@@ -132,6 +134,7 @@ async def test_a_daemon_ends_with_all_kinds_of_answers_open(base: Path, signum: 
             assert (await wait).json()["code"] == "ending"
 
 
+@pytest.mark.once
 async def test_http_clients_keep_a_daemon_that_started_by_itself(base: Path) -> None:
     async with daemon(base, FAKE, "--auto", CSB_MCP_IDLE_EXIT="400ms") as running:
         async with running.client() as client, client.stream("GET", "/api/events"):
@@ -140,6 +143,7 @@ async def test_http_clients_keep_a_daemon_that_started_by_itself(base: Path) -> 
         await asyncio.to_thread(running.process.wait, DEADLINE)
 
 
+@pytest.mark.once
 async def test_mcp_over_http_on_the_same_socket(base: Path) -> None:
     hello = {
         "jsonrpc": "2.0",

@@ -28,6 +28,7 @@ META: dict[str, Any] = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 CREATE = {"project_dir": "/p"}
+for_any_uid = pytest.mark.once  # bytes, signals and settings: as a normal user the rest is enough
 LONG_WAIT = {"sandboxes": "0", "until": [{"port": 80}], "timeout": 40}
 
 
@@ -40,6 +41,15 @@ def request(number: int, name: str, arguments: Mapping[str, object]) -> bytes:
 @pytest.fixture
 def station() -> Iterator[Station]:
     with a_station() as station:
+        yield station
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Station]:
+    """One whose daemon runs, and has a sandbox: for what disturbs neither."""
+    with a_station() as station:
+        station.serve()
+        station.run("stdio", given=request(1, "create_sandbox", CREATE))
         yield station
 
 
@@ -78,6 +88,7 @@ def test_the_first_bridge_starts_a_daemon_that_is_tied_to_nothing(station: Stati
     assert len(json.loads(out)["result"]["structuredContent"]["sandboxes"]) == 1
 
 
+@for_any_uid
 def test_ten_bridges_at_once_start_one_daemon(station: Station) -> None:
     bridges = [station.start("stdio") for _ in range(10)]
     for process in bridges:
@@ -85,33 +96,32 @@ def test_ten_bridges_at_once_start_one_daemon(station: Station) -> None:
     assert station.log().count("serves") == 1
 
 
-def test_folders_and_socket_are_ours_alone(station: Station) -> None:
-    station.serve()
-    modes = {path: path.stat().st_mode & 0o777 for path in (station.state, station.socket.parent)}
+def test_folders_and_socket_are_ours_alone(shared: Station) -> None:
+    modes = {path: path.stat().st_mode & 0o777 for path in (shared.state, shared.socket.parent)}
     assert set(modes.values()) == {0o700}
-    assert (station.base / "run").stat().st_mode & 0o777 == (0o700 if os.getuid() else 0o711)
-    assert station.socket.stat().st_mode & 0o077 == 0
+    assert (shared.base / "run").stat().st_mode & 0o777 == (0o700 if os.getuid() else 0o711)
+    assert shared.socket.stat().st_mode & 0o077 == 0
 
 
-def test_end_of_input_lets_calls_finish(station: Station) -> None:
+def test_end_of_input_lets_calls_finish(shared: Station) -> None:
     given = request(1, "create_sandbox", CREATE)
     given += request(2, "wait", {**LONG_WAIT, "timeout": 0.5})
-    status, out, err = station.run("stdio", given=given)
+    status, out, err = shared.run("stdio", given=given)
     assert (status, err) == (0, "")
     assert {json.loads(line)["id"] for line in out.splitlines()} == {1, 2}
 
 
-def test_a_last_line_without_its_end_counts(station: Station) -> None:
-    _, out, _ = station.run("stdio", given=request(1, "metrics", {})[:-1])
+def test_a_last_line_without_its_end_counts(shared: Station) -> None:
+    _, out, _ = shared.run("stdio", given=request(1, "metrics", {})[:-1])
     assert "result" in json.loads(out)
 
 
-def test_ten_megabytes_go_through(station: Station) -> None:
-    process = station.start("stdio")
-    ask(process, "create_sandbox", CREATE)
+@for_any_uid
+def test_ten_megabytes_go_through(shared: Station) -> None:
+    process = shared.start("stdio")
     text = ask(process, "send_keys", {"sandbox": "0", "text": "x" * 10_000_000})
     assert "10000000 bytes are too many" in text["result"]["content"][0]["text"]
-    status, out, _ = station.run(
+    status, out, _ = shared.run(
         "stdio", given=b"".join(request(n, "metrics", {}) for n in range(3000))
     )
     assert status == 0
@@ -119,13 +129,13 @@ def test_ten_megabytes_go_through(station: Station) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_bridge_and_no_sandbox(station: Station, how: signal.Signals) -> None:
-    process = station.start("stdio")
-    ask(process, "create_sandbox", CREATE)
+def test_a_signal_ends_the_bridge_and_no_sandbox(shared: Station, how: signal.Signals) -> None:
+    process = shared.start("stdio")
+    made = ask(process, "create_sandbox", CREATE)["result"]["structuredContent"]["id"]
     process.send_signal(how)
     assert process.wait(5) == -how
-    _, out, _ = station.run("stdio", given=request(1, "list_sandboxes", {}))
-    assert "00000000" in out
+    _, out, _ = shared.run("stdio", given=request(1, "list_sandboxes", {}))
+    assert made in out
 
 
 PARENT = """
@@ -139,11 +149,11 @@ child.wait()
 """
 
 
-def test_the_bridge_ends_with_its_parent_whatever_it_waits_for(station: Station) -> None:
+def test_the_bridge_ends_with_its_parent_whatever_it_waits_for(shared: Station) -> None:
     given = request(1, "create_sandbox", CREATE) + request(2, "wait", LONG_WAIT)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(given=given), str(station.command), "stdio"],
-        env=station.env,
+        [sys.executable, "-c", PARENT.format(given=given), str(shared.command), "stdio"],
+        env=shared.env,
         stdout=subprocess.PIPE,
     )
     assert parent.stdout
@@ -154,9 +164,9 @@ def test_the_bridge_ends_with_its_parent_whatever_it_waits_for(station: Station)
     child.close()
 
 
-def test_the_bridge_ends_when_nobody_reads_its_answers(station: Station) -> None:
-    process = station.start("stdio")
-    ask(process, "create_sandbox", CREATE)
+def test_the_bridge_ends_when_nobody_reads_its_answers(shared: Station) -> None:
+    process = shared.start("stdio")
+    ask(process, "metrics", {})
     send(process, "wait", LONG_WAIT)
     assert process.stdout
     process.stdout.close()
@@ -164,6 +174,7 @@ def test_the_bridge_ends_when_nobody_reads_its_answers(station: Station) -> None
     process.stdout = None
 
 
+@for_any_uid
 def test_a_killed_daemon_is_told_and_replaced(station: Station) -> None:
     process = station.start("stdio")
     ask(process, "metrics", {})
@@ -179,6 +190,7 @@ def test_a_killed_daemon_is_told_and_replaced(station: Station) -> None:
     assert station.daemon() != first
 
 
+@for_any_uid
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_daemon_gracefully(station: Station, how: signal.Signals) -> None:
     daemon = station.serve()
@@ -195,20 +207,21 @@ def test_a_signal_ends_the_daemon_gracefully(station: Station, how: signal.Signa
     assert client.wait(5) == 1
 
 
-def test_a_second_daemon_is_refused_with_the_pid_of_the_first(station: Station) -> None:
-    first = station.serve()
-    status, _, err = station.run("serve")
+def test_a_second_daemon_is_refused_with_the_pid_of_the_first(shared: Station) -> None:
+    status, _, err = shared.run("serve")
     assert status == 1
-    assert f"another daemon runs (pid {first.pid})" in err
-    assert "result" in station.run("stdio", given=request(1, "metrics", {}))[1]
+    assert f"another daemon runs (pid {shared.daemon()})" in err
+    assert "result" in shared.run("stdio", given=request(1, "metrics", {}))[1]
 
 
-def test_one_runtime_folder_serves_one_daemon(station: Station) -> None:
-    first = station.serve()
-    station.env["CSB_MCP_STATE_DIR"] = str(station.base / "other")
-    status, _, err = station.run("serve")
+def test_one_runtime_folder_serves_one_daemon(
+    shared: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shared.daemon()
+    monkeypatch.setitem(shared.env, "CSB_MCP_STATE_DIR", str(shared.base / "other"))
+    status, _, err = shared.run("serve")
     assert status == 1
-    assert f"pid {first.pid}" in err
+    assert f"pid {first}" in err
 
 
 def test_a_daemon_that_cannot_start_says_why(station: Station) -> None:
@@ -227,6 +240,7 @@ def test_a_wrong_setting_is_named(station: Station) -> None:
     assert "soon" in err
 
 
+@for_any_uid
 def test_settings_may_be_given_to_the_bridge(station: Station) -> None:
     other = station.base / "elsewhere"
     options = ("--runtime-dir", str(other))
@@ -239,6 +253,7 @@ def test_settings_may_be_given_to_the_bridge(station: Station) -> None:
     assert "no such setting" in err
 
 
+@for_any_uid
 def test_a_settings_file_may_be_named_from_where_one_stands(station: Station) -> None:
     (station.base / "mine.toml").write_text(f'runtime_dir = "{station.base}/file"\n')
     del station.env["CSB_MCP_RUNTIME_DIR"]
@@ -251,25 +266,25 @@ def test_a_settings_file_may_be_named_from_where_one_stands(station: Station) ->
         end(station.daemon(), signal.SIGTERM)
 
 
-def test_another_version_is_told_to_restart_the_daemon(station: Station) -> None:
-    daemon = station.serve()
-    newer = station.script("newer", "9.9.9")
-    status, out, err = station.run("stdio", command=newer, given=request(1, "metrics", {}))
+def test_another_version_is_told_to_restart_the_daemon(shared: Station) -> None:
+    newer = shared.script("newer", "9.9.9")
+    status, out, err = shared.run("stdio", command=newer, given=request(1, "metrics", {}))
     assert (status, out) == (1, "")
     assert f"version {__version__}, this csb-mcp is 9.9.9" in err
-    assert f"kill {daemon.pid}" in err
+    assert f"kill {shared.daemon()}" in err
 
 
-def test_toolsets_and_read_only_reach_the_daemon(station: Station) -> None:
+def test_toolsets_and_read_only_reach_the_daemon(shared: Station) -> None:
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
     given = json.dumps(listing).encode() + b"\n"
-    _, out, _ = station.run("stdio", "--read-only", "--toolsets", "core", given=given)
+    _, out, _ = shared.run("stdio", "--read-only", "--toolsets", "core", given=given)
     assert len(json.loads(out)["result"]["tools"]) == 6
-    status, _, err = station.run("stdio", "--toolsets=core,x", given=given)
+    status, _, err = shared.run("stdio", "--toolsets=core,x", given=given)
     assert status == 1
     assert "toolsets: 'x' is not a set of tools. valid: core, desktop" in err
 
 
+@for_any_uid
 def test_an_auto_started_daemon_ends_when_nothing_needs_it(station: Station) -> None:
     station.env["CSB_MCP_IDLE_EXIT"] = "400ms"
     client = station.start("stdio")
@@ -289,11 +304,10 @@ def test_an_auto_started_daemon_ends_when_nothing_needs_it(station: Station) -> 
     assert not station.socket.exists()
 
 
-def test_doctor_asks_the_daemon_that_runs(station: Station) -> None:
-    daemon = station.serve()
-    status, out, _ = station.run("doctor")
+def test_doctor_asks_the_daemon_that_runs(shared: Station) -> None:
+    status, out, _ = shared.run("doctor")
     assert status == 1
-    assert f"runs, pid {daemon.pid}" in out
+    assert f"runs, pid {shared.daemon()}" in out
     assert "* bwrap: is not installed\n  repair: apt install bubblewrap" in out
 
 

@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, {repository!r})
 import csb_mcp
 csb_mcp.__version__ = {version!r}
-from tests.contract.fake_service import main
+from tests.support.in_memory import main
 main()
 """
 
