@@ -268,7 +268,7 @@ def _with_adopt(found: Pieces, adopt: Any) -> Pieces:
 
 
 async def test_a_defect_in_the_end_of_one_keeps_no_daemon_from_its_sandboxes(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world.service() as service:
         first = await create(service, world)
@@ -282,6 +282,7 @@ async def test_a_defect_in_the_end_of_one_keeps_no_daemon_from_its_sandboxes(
         patch.setattr(Ground, "undo", broken)
         async with world.service() as service:
             assert registry(service).live.keys() == {first.id}
+            assert "is not ended: OSError" in caplog.text
             await create(service, world)
             await a_spare(service)
     async with world.service() as service:
