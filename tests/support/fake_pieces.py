@@ -118,9 +118,9 @@ class Gate:
 
     async def asks(self) -> Sequence[Ask]:
         while not self.asked:
-            await self.news.beyond(self.news.count)
             if self.proxy.dead.is_set():
                 raise EgressFailed("it went away")
+            await self.news.beyond(self.news.count)
         found, self.asked = self.asked, []
         return found
 
