@@ -10,6 +10,7 @@ the next one to end.
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from csb_mcp.config import Settings
@@ -69,7 +70,8 @@ class Spares(Core):
     def expect(self, spec: SandboxSpec) -> None:
         """Somebody created such a one, or tried to: soon have spares like it."""
         if self._settings.spares and not self._closed:
-            self._last = spec
+            # No more of it: its environment and its task are nobody's matter any more.
+            self._last = replace(_likeness(spec), project_dir=spec.project_dir)
             self._asked.set()
             if self._keeping is None:
                 self._keeping = asyncio.create_task(self._keep())
