@@ -1,6 +1,5 @@
 """Notices of what a real sandbox prints, draws and becomes, over the daemon's socket."""
 
-import gc
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -72,12 +71,13 @@ async def test_watching_what_is_quiet_costs_next_to_nothing(
         await client.subscribe(*(f"csb://sandbox/{sandbox}/{part}" for part in ("log", "screen")))
         await app.service.read_terminal(sandbox, cursor=None, lines=None)
         await client.hear_for(2.0)
-        gc.collect()
-        gc.freeze()  # what the tests before this one left would be looked through again meanwhile
-        try:
-            used, began = time.process_time(), time.monotonic()
-            await client.hear_for(3.0)
-            share = (time.process_time() - used) / (time.monotonic() - began)
-        finally:
-            gc.unfreeze()
-        assert share < 0.05, f"{share:.1%} of a core while nothing happens"
+        client.notices.clear()
+        shares = [await _share(client) for _ in range(2)]
+    # The lesser: once there may be something else to do, as to look through other tests' garbage.
+    assert min(shares) < 0.02, f"{shares} of a core while nothing happens; {client.notices}"
+
+
+async def _share(client: Subscriber) -> float:
+    used, began = time.process_time(), time.monotonic()
+    await client.hear_for(2.0)
+    return (time.process_time() - used) / (time.monotonic() - began)
