@@ -37,6 +37,7 @@ from tests.support.fake_pieces import eventually, happened, registry
 from tests.support.internet import Internet, internet
 from tests.support.memory import in_memory, of_namespace
 from tests.support.networks import Inside, put_into
+from tests.support.processes import is_proxy
 from tests.support.sandboxes import mentions, project_in, running_app, settings_in
 from tests.support.secret_host import Server, server_context, serving
 
@@ -222,11 +223,6 @@ async def another_proxy(app: App, live: Live) -> None:
 def _run(app: App, live: Live) -> str:
     kept = registry(app.service).find(live.id).counted
     return "" if kept is None else kept.run
-
-
-def is_proxy(pid: int) -> bool:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"/run/csb/program/__main__.py" in words and not words[0].endswith(b"bwrap")
 
 
 async def test_with_a_long_lived_token_what_it_reports_home_is_refused_and_hinders_nothing(

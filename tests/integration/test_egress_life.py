@@ -23,6 +23,7 @@ from csb_mcp.transports.mcp.server import build_server
 from tests.support.internet import Internet, internet
 from tests.support.mcp_client import connection
 from tests.support.networks import Inside, put_into
+from tests.support.processes import command_line
 from tests.support.rest import rest_client, serving
 from tests.support.sandboxes import short_folder
 from tests.support.servers import Server
@@ -175,7 +176,7 @@ def kill_proxy(app: App, sandbox: str) -> None:
     """Its proxy, the only one in the tree of that sandbox."""
     live = app.service._registry.live[sandbox]  # pyright: ignore[reportPrivateUsage]
     tree = descendants(live.terminal.server_pid)
-    ours = [pid for pid in tree if b"/run/csb/program" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    ours = [pid for pid in tree if b"/run/csb/program" in command_line(pid)]
     assert ours
     for pid in ours:
         with suppress(ProcessLookupError):  # each ends with the one above it

@@ -23,6 +23,7 @@ from csb_mcp.model import CommandResult
 from tests.conftest import User
 from tests.support.internet import internet
 from tests.support.launched import OWN_UID, Host, Launched, launched
+from tests.support.processes import command_line
 from tests.support.sandboxes import create, mentions, project_in, running_app, settings_in
 from tests.support.session import Session, session, until
 
@@ -294,7 +295,7 @@ async def test_the_bus_answers_for_one_name(world: World) -> None:
 
 def in_door(pid: int) -> str:
     """Its status, if this is one of those that stand between a sandbox and the bus."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    words = command_line(pid).split(b"\0")
     ours = (b"/opt/csb/bus.py" in words or b"--filter" in words) and b"--args" not in words
     return Path(f"/proc/{pid}/status").read_text() if ours else ""
 

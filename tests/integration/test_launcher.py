@@ -21,6 +21,7 @@ from csb_mcp.lib.processes import descendants
 from csb_mcp.model import Folders
 from tests.conftest import User
 from tests.support.launched import DEADLINE, Launched, spawn
+from tests.support.processes import command_line
 
 # The interpreter may lie where a stranger cannot go: it is left before anything else is done.
 BY_HAND = """
@@ -136,12 +137,6 @@ async def terminal(hand: Hand, argv: list[str]) -> AsyncGenerator[Launched]:
 async def runs(shell: Launched, command: str) -> None:
     """Wait until that runs somewhere in the sandbox."""
     words = command.encode().replace(b" ", b"\0") + b"\0"
-
-    def command_line(pid: int) -> bytes:
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return b""
 
     async with asyncio.timeout(DEADLINE):
         while words not in map(command_line, descendants(shell.process.pid)):

@@ -35,6 +35,7 @@ from tests.support.internet import (
     until,
 )
 from tests.support.networks import Inside, put_into
+from tests.support.processes import is_proxy
 from tests.support.sandboxes import create, mentions, running_app, settings_in
 from tests.support.servers import Server, with_tls
 from tests.support.shelf import TOLD, everything, shelf
@@ -315,12 +316,6 @@ async def test_allowlist_and_a_proxy_that_is_killed(
             await asyncio.sleep(0.05)
     with pytest.raises((HelperFailed, SandboxEnded)):
         await gated.run("kill -9 -1")
-
-
-def is_proxy(pid: int) -> bool:
-    """Whether it is the proxy itself, not bwrap around it."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"/run/csb/program/__main__.py" in words and b"python" in words[0]
 
 
 def by_hand(hand: Hand, net: Internet, *words: str) -> Done:

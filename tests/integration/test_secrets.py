@@ -20,6 +20,7 @@ from csb_mcp.host.network.authority import make_authority, make_leaf
 from csb_mcp.lib.processes import descendants, peer_pid
 from tests.support.internet import Internet, internet
 from tests.support.networks import Inside, put_into
+from tests.support.processes import is_proxy
 from tests.support.sandboxes import create, mentions, running_app, settings_in
 from tests.support.secret_host import HOST, VALUE, Server, server_context, serving
 
@@ -258,17 +259,12 @@ async def test_the_next_daemon_goes_on_with_them(
         assert sent(there[HOST]) == "another-value-that-came-meanwhile"
         assert await inside.out("echo $API_KEY") == placeholder
         root = peer_pid(settings.runtime_dir / record.id / "tmux")
-        (proxy,) = [pid for pid in descendants(root) if _is_proxy(pid)]
+        (proxy,) = [pid for pid in descendants(root) if is_proxy(pid)]
         os.kill(proxy, 9)
         async with asyncio.timeout(20):  # until the next proxy has them, too
             while placeholder not in (await inside.run(ASK)).stdout:
                 await asyncio.sleep(0.05)
     file.unlink()
-
-
-def _is_proxy(pid: int) -> bool:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"/run/csb/program/__main__.py" in words and not words[0].endswith(b"bwrap")
 
 
 async def test_what_cannot_be_had_is_told_and_leaves_nothing(
