@@ -210,10 +210,12 @@ async def creates(app: App, without: App, base: Path, floor: Floor, report: Repo
     for name, took in rows.items():
         print(f"create until the prompt is visible: {name:<21} {median_ms(took):9.1f} ms")
     middle = {name: statistics.median(took) for name, took in rows.items()}
-    for name in (SPARE, NO_SPARE):
-        report.row(f"create {name}, to the floor", middle[name] / middle["floor"], "x", 1.5)
+    longer = {name: middle[name] / middle["floor"] for name in (SPARE, NO_SPARE)}
     faster = {name: middle["ancestor"] / middle[name] for name in (SPARE, NO_SPARE)}
+    # The bounds are for what a create finds, but for one that follows another within seconds.
+    report.row(f"create {SPARE}, to the floor", longer[SPARE], "x", 1.5)
     report.row(f"create {SPARE}, the ancestor to it", faster[SPARE], "x", 10, least=True)
+    print(f"create {NO_SPARE}, to the floor {longer[NO_SPARE]:30.2f} x")
     print(f"create {NO_SPARE}, the ancestor to it {faster[NO_SPARE]:24.2f} x")
 
 
