@@ -162,7 +162,7 @@ class Creation:
             raise CreateFailed(
                 error.message, stage=stage, sandbox=sandbox, hint=error.hint
             ) from error
-        except Exception:
+        except Exception:  # a defect, which goes on; only where it happened is noted
             self.stage = stage
             raise
 

@@ -151,10 +151,10 @@ class Creator(Core):
         if unused and spare is not None:
             self._spares.give_back(spare)
             return
-        if spare is not None:
-            await self._spares.end(spare)
-        else:
+        if spare is None:
             self._registry.release(made)
+        elif not await self._spares.end(spare):
+            return
         if not unused:
             await self._registry.remove(made)
 

@@ -42,7 +42,7 @@ class Spares(Core):
         self._last: SandboxSpec | None = None
         self._asked = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[bool]] = set()
         self._closed = False
 
     async def take(self, spec: SandboxSpec, project: Path) -> Ground | None:
@@ -76,20 +76,21 @@ class Spares(Core):
             if self._keeping is None:
                 self._keeping = asyncio.create_task(self._keep())
 
-    async def end(self, ground: Ground) -> None:
-        """End one that nobody took, or whose taker failed. Never raises.
+    async def end(self, ground: Ground) -> bool:
+        """End one that nobody took, or whose taker failed; whether it is gone. Never raises.
 
-        If that does not succeed it stays in the store, for the next daemon to try again.
+        If it is not, it stays in the store, for the next daemon to try again.
         """
         spare = ground.sandbox.id
         try:
             if await ground.undo():
                 await self._registry.store.delete_spare(spare)
                 self._registry.release(spare)
-                return
+                return True
             _log.warning("spare %s is not ended: something of it still runs", spare)
         except Exception as error:  # noqa: BLE001 - logged; it must keep nobody from anything
             _log.warning("spare %s is not ended: %r", spare, error)
+        return False
 
     async def end_left(self) -> None:
         """End those that an earlier daemon left, side by side; what takes long goes on alone."""

@@ -559,7 +559,7 @@ def opened_by_a_reader(fifo: Path) -> int:
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):  # ENXIO: nobody does
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        time.sleep(0.005)
+        time.sleep(0.005)  # a poll with a deadline: nothing tells of a FIFO's reader
     raise AssertionError("nobody waits there")
 
 

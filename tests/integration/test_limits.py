@@ -47,7 +47,7 @@ while len(made) < 200 and not refused:
         refused = True
         continue
     if not pid:
-        time.sleep(60)
+        time.sleep(60)  # until it is killed, below
         os._exit(0)
     made.append(pid)
 print(len(made), refused, sum(name.isdigit() for name in os.listdir("/proc")))

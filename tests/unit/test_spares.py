@@ -236,6 +236,36 @@ async def test_a_create_that_is_cancelled_on_a_spare_leaves_a_row_as_long_as_a_t
         assert _runtime(world, spare) not in world.trees
 
 
+async def test_a_cancelled_create_whose_spare_does_not_end_keeps_its_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.service() as service:
+        await create(service, world)
+        spare = await a_spare(service)
+        rows = store(service)
+        insert, inserted = rows.insert, asyncio.Event()
+
+        async def told(sandbox: Sandbox) -> None:
+            await insert(sandbox)
+            inserted.set()
+            await asyncio.sleep(0.05)
+
+        async def does_not(_: Ground) -> bool:
+            return False
+
+        monkeypatch.setattr(rows, "insert", told)
+        with monkeypatch.context() as patch:
+            patch.setattr(Ground, "undo", does_not)
+            work = asyncio.create_task(create(service, world))
+            await inserted.wait()
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+        assert spare in {sandbox.id for sandbox in await rows.all()}
+    async with world.service() as service:
+        assert _runtime(world, spare) not in world.trees
+
+
 async def test_one_that_does_not_end_stays_known(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,7 +175,7 @@ class Updates:
                     self._happened(event)
                     if event.kind in _ASKING:
                         await self._tools_changed()
-            except Exception:
+            except Exception:  # whatever it is: nobody would be told of anything again
                 log.exception("events cannot be followed, trying again")
             await asyncio.sleep(_AGAIN)
 

@@ -102,6 +102,6 @@ async def _until_end(sandbox: str, step: Callable[[], Awaitable[None]]) -> None:
         except CsbError as error:
             log.debug("sandbox %s cannot be watched, trying again: %s", sandbox, error)
             await asyncio.sleep(_AGAIN)
-        except Exception:
+        except Exception:  # a defect; it may not happen again
             log.exception("sandbox %s cannot be watched for a while", sandbox)
             await asyncio.sleep(_AFTER_DEFECT)
